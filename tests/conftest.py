@@ -1,0 +1,28 @@
+"""Set up before jax is imported: CPU only, eight fake devices, a compile cache, parsed flags."""
+
+import os
+import pathlib
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.cache' / 'jax'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '0')
+os.environ.setdefault('MPLBACKEND', 'agg')
+
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+# Grain's workers read absl flags; outside app.run nobody has parsed them.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def realdata() -> pathlib.Path:
+  """Real maps and indices, which are not committed; a test that needs them is skipped by name."""
+  path = _ROOT.parent / 'shared' / 'realdata'
+  if not path.is_dir():
+    pytest.skip('../shared/realdata is not here: this test reads real ionosphere maps')
+  return path

@@ -334,13 +334,16 @@ class ClipStore:
 
 
 def assert_disjoint(stores: Sequence[ClipStore], train: Iterable[str]) -> None:
-  """Raises StoreError if a training clip shares time (or, without a clock, its source) with another.
+  """Raises StoreError if a training clip shares time, or a source without clock, with another.
 
   The clock is shared by all stores: two analysis centres see the same ionosphere.
   """
   train = set(train)
   clips = [(s, i, c, c.times(s.cadence_hours)) for s in stores for i, c in enumerate(s.clips)]
-  label = lambda s, i, c: f'{s.path} clip {i} ({c.split}, {c.source}, {c.time})'
+
+  def label(store, i, clip):
+    return f'{store.path} clip {i} ({clip.split}, {clip.source}, {clip.time})'
+
   timed = sorted(
       ((t[0], t[-1], label(s, i, c)) for s, i, c, t in clips if t is not None and c.split in train),
       key=lambda span: span[0])

@@ -1,0 +1,75 @@
+"""Models by name. A new backbone is a module, a line in BACKBONES and a test."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from stp_jax.models.forecaster import Forecaster, combine_name
+from stp_jax.models.fusion import Fusion
+from stp_jax.models.recurrent.convlstm import ConvLSTM
+from stp_jax.models.simvp.simvp import SimVP
+
+BACKBONES: dict[str, type[nn.Module]] = dict(
+    convlstm=ConvLSTM,
+    simvp=SimVP,
+)
+# What `build` reads beside `name` and `backbone`; the rest of a Forecaster follows from the data.
+_FIELDS = ('fusion', 'mix', 'patch', 'anchor', 'combine', 'lag', 'divisor', 'remat', 'unroll')
+_GIVEN = ('channels', 'dtype', 'parent', 'name')
+
+
+def _make(cls: type[nn.Module], fields: Mapping[str, Any], **given) -> nn.Module:
+  known = [k for k in cls.__dataclass_fields__ if k not in _GIVEN]
+  unknown = sorted(set(fields) - set(known))
+  if unknown:
+    raise TypeError(f'{cls.__name__}: unknown field {unknown[0]!r}; it has {" ".join(known)}')
+  fields = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in fields.items()}
+  return cls(**given, **fields)
+
+
+def build(
+    config: Mapping[str, Any], *, shape: tuple[int, int, int], forcings: int = 0, t_in: int,
+    t_out: int, frames_per_day: int = 1, dtype: Any = 'float32', divisor: float = 1.0,
+) -> Forecaster:
+  """Builds a forecaster.
+
+  Args:
+    config: `name` (a key of BACKBONES), `backbone` (its keywords), and fields of Forecaster and
+      Fusion: fusion, mix, patch, anchor, combine, lag, divisor, remat, unroll. Or, without the key
+      `backbone`, the backbone's keywords beside those.
+    shape: (H, W, C) of the frames; any H and W run, they are padded to what the model needs.
+    forcings: A, forcing planes.
+    frames_per_day: lag of the persistence anchors, slots of the climatology.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters, norms and carries stay float32.
+    divisor: physical value of a normalised 1 (climatology).
+
+  Raises:
+    ValueError: unknown model; the known ones are listed. A setting out of range.
+    TypeError: a keyword that the backbone does not have; its fields are listed.
+  """
+  config = dict(config)
+  name = config.pop('name', None)
+  if name not in BACKBONES:
+    raise ValueError(f'model {name!r}: one of {" ".join(sorted(BACKBONES))}')
+  fields = {k: config.pop(k) for k in _FIELDS if k in config}
+  backbone = {**config.pop('backbone', {}), **config}
+  fusion = Fusion(
+      kind=fields.pop('fusion', 'none'), mode=fields.pop('mix', 'strict'),
+      patch=fields.pop('patch', 1), channels=shape[2], forcings=forcings)
+  combine = combine_name(fields.get('combine'), fields.get('anchor', 'none'))
+  if combine != 'none':
+    # A correction starts at zero: the untrained model is the anchor itself.
+    backbone.setdefault('zero_readout', True)
+  channels = fusion.patch ** 2 * shape[2] * (2 if combine == 'gated' else 1)
+  # float32 is left to the types of inputs and parameters, so that float64 runs stay float64.
+  compute = None if jnp.dtype(dtype) == jnp.float32 else jnp.dtype(dtype)
+  module = _make(BACKBONES[name], backbone, channels=channels, dtype=compute)
+  fields = {'lag': frames_per_day, 'divisor': divisor, **fields}
+  return Forecaster(
+      backbone=module, t_in=t_in, t_out=t_out, fusion=fusion, frames_per_day=frames_per_day,
+      **fields)
+
+
+__all__ = ['BACKBONES', 'Forecaster', 'Fusion', 'build']

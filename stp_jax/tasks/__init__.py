@@ -1,0 +1,13 @@
+"""Tasks own the loss and the scores; they are the only thing the training loop knows."""
+
+import importlib
+
+_TASKS = {'forecast': 'Forecast'}
+
+
+def build(config, spec):
+  """The task `config.task.name` on data described by `spec`; an unknown name lists the known."""
+  name = config.task.name
+  if name not in _TASKS:
+    raise ValueError(f'task.name={name!r}: choose one of {" ".join(_TASKS)}')
+  return getattr(importlib.import_module(f'stp_jax.tasks.{name}'), _TASKS[name])(config, spec)

@@ -1,0 +1,1 @@
+"""Layers shared by the models: channels last, torch's conventions, fast on every platform."""

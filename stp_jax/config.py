@@ -1,0 +1,78 @@
+"""Config files and their words: `configs/x.py:key=value,key=value,smoke`."""
+
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+
+class WordError(ValueError):
+  """A word that the config file does not know, or a value of the wrong type."""
+
+
+def parse_words(text: str | None, known: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  """Reads `a=1,b=x,flag` against defaults, which give the names and the types.
+
+  Args:
+    text: the words; empty or None means none.
+    known: name -> default. A bool default may be given as a bare word.
+
+  Raises:
+    WordError: unknown word, or value that cannot be read; the known words are listed.
+  """
+  words = ml_collections.ConfigDict(dict(known), type_safe=False)
+  for item in filter(None, (text or '').split(',')):
+    name, given, value = item.partition('=')
+    if name not in known:
+      listed = ' '.join(f'{k}={v}' for k, v in known.items())
+      raise WordError(f'unknown config word {name!r}; the words and their defaults: {listed}')
+    default = known[name]
+    if not given and not isinstance(default, bool):
+      raise WordError(f'config word {name!r} needs a value: {name}={default}')
+    if isinstance(default, bool):
+      if value.lower() not in ('', 'true', 'false', '1', '0'):
+        raise WordError(f'config word {name}={value}: true or false')
+      words[name] = value.lower() in ('', 'true', '1')
+    else:
+      try:
+        words[name] = type(default)(value)
+      except ValueError as error:
+        raise WordError(f'config word {name}={value}: not {type(default).__name__}') from error
+  return words
+
+
+def choose(word: str, value: str, options: Mapping[str, Any]) -> Any:
+  """`options[value]`; an unknown value is a WordError that lists the valid ones."""
+  if value not in options:
+    raise WordError(f'config word {word}={value}: choose one of {" ".join(map(str, options))}')
+  return options[value]
+
+
+def load(path_and_words: str) -> ml_collections.ConfigDict:
+  """Loads `path.py[:words]` as the command line does and locks it.
+
+  Raises:
+    FileNotFoundError: no such config file.
+    WordError: a word that it does not know.
+  """
+  path, _, words = path_and_words.partition(':')
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(f'{path}: no such config file; see configs/')
+  config = module(pathlib.Path(path)).get_config(words)
+  config.words = words
+  return config.lock()
+
+
+def module(path: pathlib.Path):
+  """Imports a config file by its path."""
+  file = path.resolve()
+  root = str(file.parent.parent)  # `from configs import common` works from any folder
+  if root not in sys.path:
+    sys.path.insert(0, root)
+  spec = importlib.util.spec_from_file_location(f'stp_jax_config_{file.stem}', file)
+  loaded = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(loaded)
+  return loaded

@@ -1,0 +1,193 @@
+"""Weights between PyTorch and Flax, both ways: total or fail.
+
+A family says how a Flax path is spelt in PyTorch and which PyTorch tensors nothing uses; layouts
+follow from the leaf's name and rank. Every tensor is used or declared unused, every leaf is filled,
+every shape agrees, or nothing is converted.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from stp_jax.typing import PyTree
+
+Path = tuple[str, ...]
+_COLLECTIONS = ('params', 'batch_stats')
+_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+
+
+class ConversionError(ValueError):
+  """Weights that do not fit the model; one line that names the keys."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """How one family of models spells its weights.
+
+  Attributes:
+    name: for messages.
+    key: Flax path below 'backbone' -> PyTorch key.
+    unused: patterns of PyTorch parameters that no output depends on. They are not parameters of
+      ours, are kept beside a converted checkpoint, and count in `parameter_count`.
+    buffers: patterns of PyTorch buffers that we derive or do not need; kept, not counted.
+    layouts: (pattern of PyTorch keys, layout) where the rank does not tell it; see `layout_of`.
+  """
+  name: str
+  key: Callable[[Path], str]
+  unused: tuple[str, ...] = ()
+  buffers: tuple[str, ...] = (r'.*\.num_batches_tracked',)
+  layouts: tuple[tuple[str, str], ...] = ()
+
+
+def spell(path: Path, indexed: Iterable[str] = ()) -> str:
+  """Joins a Flax path into a PyTorch key.
+
+  `<name>_<i>` becomes `<name>.<i>` where `name` is in `indexed` (a list of modules in PyTorch;
+  other names may end in a number of their own, `proj_1`); the leaf takes PyTorch's word.
+  """
+  indexed = set(indexed)
+  parts = []
+  for part in path[:-1]:
+    name, _, number = part.rpartition('_')
+    parts += [name, number] if name in indexed and number.isdigit() else [part]
+  return '.'.join([*parts, _LEAVES.get(path[-1], path[-1])])
+
+
+def layout_of(family: Family, key: str, leaf: str, rank: int) -> str:
+  """The layout of a tensor: 'conv', 'linear', 'transposed', 'volume' or 'same'.
+
+  conv: `[O, I, k...]` <-> `[k..., I, O]`, depthwise (I = 1) included; a 1x1 one may be a matrix
+  `[I, O]` in Flax. transposed: `[I, O, k...]` <-> `[k..., I, O]`, flipped in space, as
+  `jax.lax.conv_transpose` wants it. volume: `[C, H, W]` <-> `[H, W, C]`, the norm over all three.
+  """
+  for pattern, layout in family.layouts:
+    if re.fullmatch(pattern, key):
+      return layout
+  if leaf == 'kernel':
+    return 'linear' if rank == 2 else 'conv'
+  return 'volume' if rank >= 3 else 'same'
+
+
+def _flip(array: np.ndarray) -> np.ndarray:
+  return array[(slice(None), slice(None), *[slice(None, None, -1)] * (array.ndim - 2))]
+
+
+def from_torch(layout: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+  """`array` in Flax's layout, or None where it cannot have `shape`."""
+  if layout in ('conv', 'linear', 'transposed'):
+    if layout == 'transposed':
+      array = np.swapaxes(_flip(array), 0, 1)
+    if array.ndim > 2 and len(shape) == 2 and set(array.shape[2:]) == {1}:
+      array = array.reshape(array.shape[:2])
+    found = np.transpose(array, (*range(2, array.ndim), 1, 0)) if array.ndim > 1 else array
+  elif layout == 'volume':
+    found = np.moveaxis(array, 0, -1) if array.ndim else array
+  else:
+    found = array
+  return found if found.shape == tuple(shape) else None
+
+
+def into_torch(layout: str, array: np.ndarray, rank: int) -> np.ndarray:
+  """The inverse; `rank` is the rank in PyTorch, where a 1x1 convolution became a matrix."""
+  if layout in ('conv', 'linear', 'transposed'):
+    array = np.transpose(array, (array.ndim - 1, array.ndim - 2, *range(array.ndim - 2)))
+    array = array.reshape(*array.shape, *[1] * (rank - array.ndim))
+    return _flip(np.swapaxes(array, 0, 1)) if layout == 'transposed' else array
+  return np.moveaxis(array, -1, 0) if layout == 'volume' else array
+
+
+def leaves(family: Family, variables: PyTree) -> dict[tuple[str, Path], str]:
+  """(collection, path) -> PyTorch key, of every leaf that PyTorch has too."""
+  found = {}
+  for collection in _COLLECTIONS:
+    for path in flax.traverse_util.flatten_dict(dict(variables.get(collection, {}))):
+      inner = path[1:] if path[0] == 'backbone' else path
+      found[collection, path] = family.key(inner)
+  if len(set(found.values())) < len(found):
+    twice = sorted({k for k in found.values() if list(found.values()).count(k) > 1})
+    raise ConversionError(f'{family.name}: two leaves are called {_short(twice)}')
+  return found
+
+
+def _short(items: Iterable[str], count: int = 4) -> str:
+  items = list(items)
+  more = f' and {len(items) - count} more' if len(items) > count else ''
+  return ', '.join(items[:count]) + more
+
+
+def _matches(patterns: Iterable[str], key: str) -> bool:
+  return any(re.fullmatch(p, key) for p in patterns)
+
+
+def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
+            ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """PyTorch weights as Flax variables.
+
+  Args:
+    family: the name map.
+    weights: PyTorch key -> array.
+    template: the model's variables or their shapes (`jax.eval_shape` of its init). Collections
+      other than params and batch_stats are passed over.
+
+  Returns:
+    {'params', 'batch_stats'} with the template's shapes and dtypes, and the unused tensors.
+
+  Raises:
+    ConversionError: missing, left-over or misshaped keys, all named (shortened) in one line.
+  """
+  names = leaves(family, template)
+  missing = [key for key in names.values() if key not in weights]
+  extra = [k for k in weights if k not in set(names.values())
+           and not _matches(family.unused + family.buffers, k)]
+  flat: dict[str, dict] = {c: {} for c in _COLLECTIONS}
+  shapes = {c: flax.traverse_util.flatten_dict(dict(template.get(c, {}))) for c in _COLLECTIONS}
+  wrong = []
+  for (collection, path), key in names.items():
+    if key in weights:
+      want = shapes[collection][path]
+      layout = layout_of(family, key, path[-1], len(want.shape))
+      array = from_torch(layout, np.asarray(weights[key]), want.shape)
+      if array is None:
+        wrong.append(f'{key} {np.shape(weights[key])} for {"/".join(path)} {tuple(want.shape)}')
+      else:
+        flat[collection][path] = np.ascontiguousarray(array, want.dtype)
+  problems = [f'{label}: {_short(keys)}' for label, keys in (
+      ('missing', missing), ('nothing uses', extra), ('wrong shape', wrong)) if keys]
+  if problems:
+    raise ConversionError(f'{family.name}: the weights do not fit: {"; ".join(problems)}')
+  used = set(names.values())
+  unused = {k: np.asarray(v) for k, v in weights.items() if k not in used}
+  return {c: flax.traverse_util.unflatten_dict(v) for c, v in flat.items() if v}, unused
+
+
+def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray] | None = None,
+             ranks: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+  """Flax variables (or gradients, which have the same tree) under PyTorch's keys and layouts.
+
+  Args:
+    family: the name map.
+    variables: {'params', 'batch_stats'}; other collections are passed over.
+    unused: tensors that `to_flax` set aside, written back as they are.
+    ranks: PyTorch key -> rank, where a 1x1 convolution is a matrix here.
+  """
+  out = {}
+  for (collection, path), key in leaves(family, variables).items():
+    node = variables[collection]
+    for part in path:
+      node = node[part]
+    array = np.asarray(node)
+    layout = layout_of(family, key, path[-1], array.ndim)
+    rank = (ranks or {}).get(key, array.ndim)
+    out[key] = np.ascontiguousarray(into_torch(layout, array, rank)) if array.ndim else array
+  return out | dict(unused or {})
+
+
+def parameter_count(family: Family, params: PyTree, unused: Mapping[str, np.ndarray]) -> int:
+  """Parameters as PyTorch counts them: ours and the unused ones, without buffers."""
+  flat = flax.traverse_util.flatten_dict(dict(params))
+  return (sum(int(np.prod(v.shape)) for v in flat.values())
+          + sum(v.size for k, v in unused.items() if not _matches(family.buffers, k)))

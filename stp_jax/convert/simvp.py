@@ -1,0 +1,14 @@
+"""SimVP, its translators: `enc.enc.0.conv.conv.weight` is backbone/enc/enc_0/conv/conv/kernel."""
+
+from stp_jax.convert import rules
+
+_LISTS = ('enc', 'dec', 'conv', 'fc', 'layers')
+
+
+def key(path: rules.Path) -> str:
+  """Names follow PyTorch but for the lists (`dec.dec.0.conv.conv.0`, `gating_unit.fc.2`)."""
+  return rules.spell(path, _LISTS)
+
+
+FAMILY = rules.Family('simvp', key, buffers=(
+    r'.*\.num_batches_tracked', r'.*\.relative_position_index', r'.*\.attn_mask'))

@@ -1,0 +1,68 @@
+"""The data card: what went into a store, printed by `prepare` and kept in its meta.json."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+class Statistics:
+  """Minimum, mean, maximum, spread and missing share of a stream, in its units, streaming."""
+
+  def __init__(self, scale: float = 1.0, missing: int | None = None):
+    self._scale, self._missing = scale, missing
+    self._count = self._all = 0
+    self._sum = self._squares = 0.0
+    self._low, self._high = np.inf, -np.inf
+
+  def add(self, raw: np.ndarray) -> None:
+    """Takes raw values of any shape."""
+    value = raw.ravel() if self._missing is None else raw[raw != self._missing]
+    self._all += raw.size
+    if value.size:
+      value = value.astype(np.float64)
+      self._count += value.size
+      self._sum += value.sum()
+      self._squares += (value**2).sum()
+      self._low, self._high = min(self._low, value.min()), max(self._high, value.max())
+
+  def result(self) -> dict[str, float | None]:
+    """min, mean, max, std in physical units (None where nothing is there), missing share."""
+    missing = round(1 - self._count / max(self._all, 1), 6)
+    if not self._count:
+      return dict(min=None, mean=None, max=None, std=None, missing=missing)
+    mean = self._sum / self._count
+    spread = max(self._squares / self._count - mean**2, 0) ** 0.5
+    values = dict(min=self._low, mean=mean, max=self._high, std=spread)
+    return {k: round(v * self._scale, 4) for k, v in values.items()} | {'missing': missing}
+
+
+def clips(spans: Sequence[Mapping], window: int) -> dict:
+  """Counts of clips `{'split', 'length'}`: per split, and those too short for `window` frames."""
+  splits = {}
+  for span in spans:
+    row = splits.setdefault(span['split'], dict(clips=0, frames=0, windows=0))
+    row['clips'] += 1
+    row['frames'] += span['length']
+    row['windows'] += max(0, span['length'] - window + 1)
+  return dict(
+      clips=len(spans), frames=sum(s['length'] for s in spans), window=window, splits=splits,
+      clips_too_short=sum(s['length'] < window for s in spans))
+
+
+def text(card: Mapping) -> str:
+  """The card for a person to read."""
+  lines = [f'{card["name"]}: {card["frames"]} frames in {card["clips"]} clips']
+  if card.get('first'):
+    lines[0] += f', {card["first"]} to {card["last"]} UT'
+  lines += [f'  {key.replace("_", " ")}: {value}' for key, value in card.get('facts', {}).items()]
+  lines.append(f'  {"split":<12}{"clips":>7}{"frames":>9}{"windows of":>14} {card["window"]}')
+  for name, row in card['splits'].items():
+    lines.append(f'  {name:<12}{row["clips"]:>7}{row["frames"]:>9}{row["windows"]:>14}')
+  if card['clips_too_short']:
+    lines.append(f'  {card["clips_too_short"]} of {card["clips"]} clips are shorter than a window '
+                 f'of {card["window"]} frames')
+  for name, row in card.get('statistics', {}).items():
+    values = 'no values' if row['min'] is None else ', '.join(
+        f'{k} {row[k]:g}' for k in ('min', 'mean', 'max', 'std'))
+    lines.append(f'  {name}: {values}; missing {100 * row["missing"]:.2f} %')
+  return '\n'.join(lines + [f'  note: {note}' for note in card.get('notes', ())])

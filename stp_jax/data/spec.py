@@ -1,0 +1,123 @@
+"""What a model must know about its data, as plain JSON: it travels in every checkpoint."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stp_jax.data import clip_store, forcings
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+  """The frames' shape, units and scaling, and the forcings a run uses.
+
+  Attributes:
+    name, description, licence: of the first store.
+    shape: `(H, W, C)` of a stored frame. units: of its physical values.
+    scale, offset, missing: physical = raw * scale + offset, unless raw equals `missing`.
+    divisor, maximum: model value = min(physical, maximum) / divisor.
+    cadence_hours: hours between frames. grid: `latitude`, `longitude` [deg], `rows` that count.
+    channels: of the run, the image first. columns: forcings as the pipeline delivers them.
+    known_ahead: per column. training_mean: per column, over the training clips.
+    filled: columns that no file gives and that hold the same value everywhere.
+  """
+  name: str
+  shape: tuple[int, int, int]
+  dtype: str = 'uint16'
+  description: str = ''
+  licence: str = ''
+  units: str = '1'
+  scale: float = 1.0
+  offset: float = 0.0
+  missing: float | None = None
+  divisor: float = 1.0
+  maximum: float | None = None
+  cadence_hours: float = 2.0
+  grid: dict[str, Any] = dataclasses.field(default_factory=dict)
+  channels: tuple[str, ...] = ('tec',)
+  columns: tuple[str, ...] = ()
+  known_ahead: tuple[bool, ...] = ()
+  training_mean: tuple[float, ...] = ()
+  filled: tuple[str, ...] = ()
+
+  @property
+  def frames_per_day(self) -> int:
+    return max(1, round(24 / self.cadence_hours))
+
+  @property
+  def row_weights(self) -> np.ndarray:
+    """cos(latitude) per row `[H]` float32, 0 in padding rows; ones without a grid."""
+    weights = np.ones(self.shape[0], np.float32)
+    if 'latitude' in self.grid:
+      rows = len(self.grid['latitude'])
+      weights[:rows] = np.cos(np.deg2rad(self.grid['latitude']))
+      weights[rows:] = 0
+    return weights
+
+  @property
+  def row_mask(self) -> np.ndarray:
+    """1 in rows that count, 0 in padding rows, `[H]` float32."""
+    return (np.arange(self.shape[0]) < self.grid.get('rows', self.shape[0])).astype(np.float32)
+
+  def to_json(self) -> dict:
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, tree: dict) -> 'DataSpec':
+    tuples = {'shape', 'channels', 'columns', 'known_ahead', 'training_mean', 'filled'}
+    return cls(**{k: tuple(v) if k in tuples else v for k, v in tree.items()})
+
+
+def make(
+    stores: Sequence[clip_store.ClipStore], config_data, train_splits: Sequence[str],
+) -> DataSpec:
+  """The spec of a run on `stores`; all stores must agree with the first.
+
+  Raises:
+    StoreError: stores of different shape, cadence or scaling.
+    ValueError: a channel whose driver no store gives, unless missing_drivers='fill'.
+  """
+  first = stores[0]
+  stream = first.streams['frames']
+  for store in stores[1:]:
+    for field, one, other in [
+        ('frames', stream, store.streams['frames']),
+        ('cadence_hours', first.cadence_hours, store.cadence_hours),
+        ('normalisation', first.meta['normalisation'], store.meta['normalisation'])]:
+      if one != other:
+        raise clip_store.StoreError(
+            f'{store.path}: {field} {other} differs from {one} of {first.path}; prepare both alike')
+  names = forcings.channel_names(config_data.channels)
+  # Every column that all stores have is delivered: calendars serve the climatology, Kp the strata.
+  specs = [f for f in first.forcings
+           if all(f.name in {g.name for g in s.forcings} for s in stores)]
+  columns, ahead = [f.name for f in specs], [f.known_ahead for f in specs]
+  lacking = [n for n in forcings.scalars(names) if n not in columns]
+  if lacking and config_data.missing_drivers != 'fill':
+    raise ValueError(
+        f'{first.path}: no file gives {" ".join(lacking)}; choose other channels, or '
+        'data.missing_drivers=fill to feed zeros')
+  return DataSpec(
+      name=first.name, shape=stream.shape, dtype=stream.dtype,
+      description=first.meta['description'], licence=first.meta['licence'], units=stream.units,
+      scale=stream.scale, offset=stream.offset, missing=stream.missing,
+      divisor=first.meta['normalisation'].get('divisor', 1.0),
+      maximum=first.meta['normalisation'].get('maximum'),
+      cadence_hours=first.cadence_hours, grid=first.meta['grid'], channels=names,
+      columns=tuple(columns + lacking), known_ahead=tuple(ahead + [True] * len(lacking)),
+      training_mean=tuple(_means(stores, columns, train_splits) + [0.0] * len(lacking)),
+      filled=tuple(lacking))
+
+
+def _means(stores, columns, splits) -> list[float]:
+  total, count = np.zeros(len(columns)), np.zeros(len(columns))
+  for store in stores:
+    order = [[f.name for f in store.forcings].index(c) for c in columns]
+    for clip in store.clips:
+      if clip.split in splits and order:
+        rows = store.column('forcings')[clip.start:clip.start + clip.length][:, order]
+        total += np.nansum(rows, 0, dtype=np.float64)
+        count += np.isfinite(rows).sum(0)
+  return (total / np.maximum(count, 1)).tolist()

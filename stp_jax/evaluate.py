@@ -1,0 +1,234 @@
+"""Scores of a checkpoint: `python -m stp_jax.evaluate --checkpoint=RUN [--store=S] [--split=S]`.
+
+Every forecast is scored beside its baselines, in physical units. The sums are masked and added on
+the host in float64, so the numbers do not depend on the batch size or on the number of devices.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from stp_jax import checkpoint, sharding, tasks
+from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.metrics import accumulate, baselines
+from stp_jax.typing import PyTree, Variables
+
+# Windows that the baselines' few numbers are fitted on, spread over the training clips.
+_FIT_WINDOWS = 256
+
+
+def score(
+    task, variables: Variables, fitted: PyTree, stores: Sequence[clip_store.ClipStore],
+    splits: Sequence[str], mesh, limit: int = 0, progress: bool = False,
+) -> dict:
+  """Scores of the windows of `splits`, see `metrics.accumulate.Scores.result`.
+
+  Args:
+    task, variables: what to score. fitted: baselines' tables, or None for persistence alone.
+    limit: at most so many windows, evenly spread; 0 = all.
+  """
+  spec, data = task.spec, task.config.data
+  found = pipeline.sources(stores, spec, splits, task.length, data.eval_stride)
+  batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+
+  def evaluate_batch(variables, fitted, batch):
+    return task.evaluate(variables, fitted, batch), batch['mask']
+
+  compiled = jax.jit(evaluate_batch, out_shardings=replicated)
+  variables, fitted = jax.device_put((variables, fitted), replicated)
+  scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units)
+  total = limit or sum(map(len, found))
+  with tqdm(total=total, desc=f'evaluate {"+".join(splits)}', unit='window',
+            disable=not progress) as bar:
+    for batch in pipeline.eval_batches(found, spec, data, task.t_in, limit):
+      result, mask = jax.device_get(
+          compiled(variables, fitted, pipeline.to_device(batch, batch_sharding)))
+      forecasts = dict(result['forecasts'])
+      forecasts['net'] = forecasts['net'] | result['frames']
+      scores.update(forecasts, mask, result['strata'])
+      bar.update(int(mask.sum()))
+  return scores.result()
+
+
+def validate(task, state, stores, mesh) -> dict[str, float]:
+  """Validation scores during training, on at most `validation_windows`; {} without such a split."""
+  data = task.config.data
+  if not any(len(s.windows(data.validation_splits, task.length)) for s in stores):
+    return {}
+  result = score(task, state.variables(), None, stores, data.validation_splits, mesh,
+                 data.validation_windows)
+  net = result['forecasts']['net']['all']
+  return {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
+
+
+def fit_baselines(task, stores: Sequence[clip_store.ClipStore], tables: PyTree | None = None
+                  ) -> dict[str, np.ndarray] | None:
+  """The baselines' tables from the training clips, or None for frames without a clock."""
+  data, spec = task.config.data, task.spec
+  if not task.has_clock:
+    return None
+  tables = tables or task.fit_climatology(stores, data.train_splits)
+  found = pipeline.sources(stores, spec, data.train_splits, task.length, data.stride)
+  prepare = jax.jit(task.baseline_batch)
+  batches = (prepare({k: b[k] for k in ('frames', 'forcings', 'mask')})
+             for b in pipeline.eval_batches(found, spec, data, task.t_in, _FIT_WINDOWS))
+  return baselines.fit(
+      batches, tables, t_in=task.t_in, t_out=task.t_out, row_weights=spec.row_weights)
+
+
+def load_baselines(run) -> dict[str, np.ndarray] | None:
+  """The tables a run wrote beside its checkpoints, or None."""
+  path = pathlib.Path(run) / 'baselines.npz'
+  return dict(np.load(path)) if path.exists() else None
+
+
+def save_baselines(run, fitted: dict[str, np.ndarray]) -> None:
+  """Writes `<run>/baselines.npz`."""
+  path = pathlib.Path(run) / 'baselines.npz'
+  temporary = path.with_name('baselines.tmp.npz')
+  np.savez_compressed(temporary, **fitted)
+  temporary.replace(path)
+
+
+def card(
+    loaded: checkpoint.Loaded, task, scores: dict[str, dict],
+    stores: Sequence[clip_store.ClipStore],
+) -> dict:
+  """Everything a score card prints: where the numbers come from, and the numbers."""
+  spec, config = loaded.spec, loaded.config
+  return dict(
+      name=config.name, words=config.words, step=loaded.step, model=config.model.name,
+      fusion=config.model.fusion, anchor=config.model.anchor, channels=list(spec.channels),
+      t_in=task.t_in, t_out=task.t_out, units=spec.units, cadence_hours=spec.cadence_hours,
+      future_forcings=config.data.future_forcings, filled=list(spec.filled),
+      trained_on=dict(name=spec.name, description=spec.description),
+      data=[dict(name=s.name, description=s.meta['description'], licence=s.meta['licence'],
+                 path=s.path.name) for s in stores],
+      parameters=sum(x.size for x in jax.tree.leaves(loaded.variables['params'])),
+      splits=scores)
+
+
+def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[str, np.ndarray]:
+  """One window's input, truth and forecast in physical units, for pictures: the most active one."""
+  spec, data = task.spec, task.config.data
+  found = pipeline.sources(stores, spec, splits, task.length, data.eval_stride)
+  # The storm column decides where there is one; otherwise the window in the middle.
+  best, window = -np.inf, (0, len(found[0]) // 2)
+  if 'kp' in spec.columns:
+    column = spec.columns.index('kp')
+    for i, source in enumerate(found):
+      for j in range(0, len(source), task.t_out):
+        level = np.nanmean(source[j]['columns'][task.t_in:, column])
+        if level > best:
+          best, window = level, (i, j)
+  source = found[window[0]].only(window[1])
+  batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
+  forecast = jax.jit(task.predict)(variables, {k: batch[k] for k in ('frames', 'forcings')})
+  rows = int(spec.grid.get('rows', spec.shape[0]))
+  physical = source.store.physical(batch['frames'][0])[:, :rows, :, 0]
+  return dict(
+      input=physical[:task.t_in], truth=physical[task.t_in:],
+      forecast=np.asarray(forecast)[0, :, :rows, :, 0], times=source.times(0),
+      latitude=spec.grid.get('latitude'), longitude=spec.grid.get('longitude'), units=spec.units)
+
+
+def evaluate(
+    run, *, store: Sequence[str] = (), split: Sequence[str] = (), raw: bool = False,
+    future_forcings: str = '', limit: int = 0, out=None, batch_size: int = 0,
+) -> dict:
+  """Scores a run or converted checkpoint and writes its report.
+
+  Args:
+    run: workdir. store: clip stores, default those of the config. split: default the test splits.
+    raw: parameters as trained, not their average. future_forcings: overrides the config's mode.
+    limit: windows per split, 0 = all. out: report folder, default `<run>/report`.
+
+  Returns:
+    The score card as written to scores.json.
+  """
+  loaded = checkpoint.load(run, raw=raw)
+  config = loaded.config
+  if future_forcings:
+    config.data.future_forcings = future_forcings
+  if batch_size:
+    config.data.eval_batch_size = batch_size
+  task = tasks.build(config, loaded.spec)
+  expected = jax.eval_shape(task.init, jax.random.key(0))
+  checkpoint.check_architecture(run, loaded.variables, expected)
+  stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
+  for s in stores:
+    _check_grid(s, loaded.spec)
+  mesh = sharding.make_mesh()
+  fitted = load_baselines(run)
+  splits = tuple(split) or tuple(
+      s for s in config.data.test_splits if any(s in t.splits for t in stores))
+  if not splits:
+    raise ValueError(
+        f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
+        f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(stores[0].splits)}')
+  scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True)
+            for s in splits}
+  result = card(loaded, task, scores, stores)
+  if jax.process_index() == 0:
+    from stp_jax import report
+    report.write(pathlib.Path(out or pathlib.Path(run) / 'report'), result,
+                 example=example(task, loaded.variables, stores, splits[:1]),
+                 metrics=pathlib.Path(run) / 'metrics.jsonl')
+  return result
+
+
+def _check_grid(store: clip_store.ClipStore, spec) -> None:
+  stream = store.streams['frames']
+  same = (stream.shape == spec.shape and stream.scale == spec.scale
+          and store.cadence_hours == spec.cadence_hours)
+  lacking = [c for c in spec.columns if c not in spec.filled
+             and c not in {f.name for f in store.forcings}]
+  if not same or lacking:
+    what = f'lacks {" ".join(lacking)}' if lacking else (
+        f'holds {list(stream.shape)} every {store.cadence_hours} h')
+    raise clip_store.StoreError(
+        f'{store.path}: {what}; the checkpoint was trained on {list(spec.shape)} every '
+        f'{spec.cadence_hours} h with {" ".join(spec.columns)}')
+
+
+def arguments() -> argparse.ArgumentParser:
+  """The command line."""
+  parser = argparse.ArgumentParser(prog='python -m stp_jax.evaluate', description=__doc__)
+  add = parser.add_argument
+  add('--checkpoint', required=True, help='workdir of a run or converted checkpoint')
+  add('--store', default='', help='clip stores, joined by a comma; default: those of the config')
+  add('--split', default='', help="splits, joined by '+'; default: the config's test splits")
+  add('--raw', action='store_true', help='parameters as trained instead of their average')
+  add('--future-forcings', default='', help='persist | observed | forecast | none')
+  add('--limit', type=int, default=0, help='windows per split, evenly spread; 0 = all')
+  add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
+  add('--out', default=None, help='report folder; default <checkpoint>/report')
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Prints the score card; a bad input is one line on stderr and exit code 1."""
+  flags.FLAGS.mark_as_parsed()
+  args = arguments().parse_args(argv)
+  out = pathlib.Path(args.out or pathlib.Path(args.checkpoint) / 'report')
+  try:
+    evaluate(
+        args.checkpoint, store=[s for s in args.store.split(',') if s],
+        split=[s for s in args.split.split('+') if s], raw=args.raw,
+        future_forcings=args.future_forcings, limit=args.limit, out=out,
+        batch_size=args.batch_size)
+  except (ValueError, OSError) as error:
+    print(f'evaluate: {error}', file=sys.stderr)
+    return 1
+  print((out / 'score_card.md').read_text())
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,54 @@
+"""Small companions of the loop: the progress line and the stop request."""
+
+import signal
+import sys
+import threading
+import time
+
+# A launcher requeues a job that exits with this code (EX_TEMPFAIL).
+REQUEUE = 75
+
+
+class Progress:
+  """Prints `step, values, steps/s, frames/s, ETA`; compile time is left out of the rates."""
+
+  def __init__(self, first: int, last: int, frames_per_step: int, active: bool = True):
+    self._last, self._frames, self._active = last, frames_per_step, active
+    self._mark = (first, time.perf_counter())
+    self._warm = False
+
+  def pause(self, step: int) -> None:
+    """Restarts the clock after work that is no step: a compilation, an evaluation."""
+    self._mark = (step, time.perf_counter())
+
+  def report(self, step: int, values: dict[str, float]) -> None:
+    begin, since = self._mark
+    rate = (step - begin) / max(time.perf_counter() - since, 1e-9)
+    self._mark = (step, time.perf_counter())
+    if self._active:
+      line = '  '.join(
+          [f'step {step}/{self._last}', *(f'{k} {v:.4g}' for k, v in values.items())])
+      if rate:  # no rate for the step that compiled
+        eta = time.strftime('%H:%M:%S', time.gmtime((self._last - step) / rate))
+        line += f'  {rate:.2f} steps/s  {rate * self._frames:.0f} frames/s  ETA {eta}'
+      print(line, file=sys.stderr, flush=True)
+
+
+class StopRequest:
+  """Turns SIGTERM into a flag that the loop reads between steps; a context manager."""
+
+  def __init__(self):
+    self.received = False
+
+  def __enter__(self):
+    self._previous = None
+    if threading.current_thread() is threading.main_thread():
+      self._previous = signal.signal(signal.SIGTERM, self._set)
+    return self
+
+  def _set(self, *_):
+    self.received = True
+
+  def __exit__(self, *_):
+    if self._previous is not None:
+      signal.signal(signal.SIGTERM, self._previous)

@@ -1,0 +1,117 @@
+"""Train, then evaluate: `python -m stp_jax.main --config=configs/iono_mixer.py:word,key=value`.
+
+Any field can be changed too: `--config.optimizer.learning_rate=3e-4`. `--help` lists the words of
+the config files. The same command continues a run that stopped.
+"""
+
+import ast
+import pathlib
+import sys
+
+import jax
+import ml_collections
+from absl import app, flags, logging
+
+from stp_jax import config as config_files
+from stp_jax import evaluate, train
+
+_CONFIG = flags.DEFINE_string('config', None, 'Config file and its words, path.py:a=1,smoke.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Checkpoints, metrics, report; runs/<config>.')
+_STORE = flags.DEFINE_list('store', [], 'Clip stores to train and evaluate on.')
+_EVALUATE = flags.DEFINE_bool('evaluate', True, 'Score the result and write the report.')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, 'host:port of process 0; SLURM and TPU pods need no flag.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, with --coordinator.')
+_PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, with --coordinator.')
+
+
+def load_config(path_and_words: str, overrides: dict[str, str] | None = None
+                ) -> ml_collections.ConfigDict:
+  """The locked config of a file, its words and overrides `{'optimizer.learning_rate': '3e-4'}`.
+
+  Raises:
+    FileNotFoundError, WordError, or a ValueError that lists the fields of the section.
+  """
+  config = config_files.load(path_and_words)
+  for name, text in (overrides or {}).items():
+    *sections, field = name.split('.')
+    target = config
+    for section in sections:
+      target = target[section] if section in target else ml_collections.ConfigDict()
+    if field not in target:
+      valid = ' '.join(sorted(target)) or 'no such section'
+      raise ValueError(f'--config.{name}: unknown field; known: {valid}')
+    old = target[field]
+    try:
+      new = text if isinstance(old, str) else ast.literal_eval(text)
+      target[field] = type(old)(new) if isinstance(old, (float, tuple)) else new
+    except (ValueError, SyntaxError, TypeError):
+      raise ValueError(f'--config.{name}={text}: not a {type(old).__name__}') from None
+  return config
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+  """Separates `--config.a.b=v` from the flags that absl reads."""
+  rest, found = [], {}
+  for argument in arguments:
+    if argument.startswith('--config.'):
+      name, given, value = argument.removeprefix('--config.').partition('=')
+      if not given:
+        raise ValueError(f'{argument}: write --config.{name}=value')
+      found[name] = value
+    else:
+      rest.append(argument)
+  return rest, found
+
+
+def words_help(folder: pathlib.Path) -> str:
+  """The words of every config file in `folder`, with defaults."""
+  lines = []
+  for file in sorted(folder.glob('*.py')):
+    if file.stem != 'common':
+      known = config_files.module(file)
+      lines.append(f'{file}: {known.__doc__.strip().splitlines()[0]}')
+      lines += [f'  {name}={default}' for name, default in known.WORDS.items()]
+  return '\n'.join(lines)
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, evaluation: bool = True) -> None:
+  """Trains, then scores what was trained."""
+  train.train(config, workdir)
+  if evaluation:
+    evaluate.evaluate(workdir)
+    if jax.process_index() == 0:
+      print((workdir / 'report' / 'score_card.md').read_text())
+      print(f'report: {workdir / "report"}')
+
+
+def main(overrides: dict[str, str]):
+  def body(_):
+    logging.set_verbosity(logging.WARNING)  # Orbax tells its life story at INFO
+    if _COORDINATOR.value:
+      jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    try:
+      config = load_config(_CONFIG.value, overrides)
+      if _STORE.value:
+        with config.unlocked():
+          config.data.stores = tuple(_STORE.value)
+      run(config, pathlib.Path(_WORKDIR.value or f'runs/{config.name}'), _EVALUATE.value)
+    except (ValueError, OSError, ImportError, train.NonFiniteError) as error:
+      if logging.level_debug():
+        raise
+      print(f'stp_jax: {error}', file=sys.stderr)
+      sys.exit(1)
+  return body
+
+
+if __name__ == '__main__':
+  if {'-h', '--help'} & set(sys.argv):
+    print(f'{__doc__}\nflags: --config --workdir --store --[no]evaluate --coordinator --processes '
+          f'--process\n\n{words_help(pathlib.Path("configs"))}')
+    sys.exit(0)
+  try:
+    sys.argv, _overrides = split_overrides(sys.argv)
+  except ValueError as error:
+    sys.exit(f'stp_jax: {error}')
+  flags.mark_flag_as_required('config')
+  app.run(main(_overrides))

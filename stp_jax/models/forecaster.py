@@ -1,0 +1,160 @@
+"""The forecast model around every backbone: anchor, pad, patch, roll out, and all of it back."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from stp_jax.models import anchor as anchors
+from stp_jax.models.fusion import Fusion
+from stp_jax.models.layers.patches import patchify, unpatchify
+from stp_jax.models.layers.precision import wide
+from stp_jax.models.rollout import rollout_chunks, rollout_frames
+from stp_jax.typing import Array, Output
+
+COMBINE_OF_ANCHOR = dict(none='none', persistence='residual', climatology='gated')
+
+
+def combine_name(combine: str | None, anchor: str) -> str:
+  """How outputs are read: as asked, or what goes with the anchor. ValueError: unknown anchor."""
+  if anchor not in COMBINE_OF_ANCHOR:
+    raise ValueError(f'anchor {anchor!r}: one of {" ".join(COMBINE_OF_ANCHOR)}')
+  return combine or COMBINE_OF_ANCHOR[anchor]
+
+
+class Forecaster(nn.Module):
+  """Forecasts t_out frames from t_in frames and forcings. Its parameters are the backbone's.
+
+  Attributes:
+    backbone: a step module (`kind` 'frames') or a chunk network ('chunks'); see `models.rollout`.
+    t_in, t_out: frames given and forecast.
+    fusion: how forcings join the frames.
+    anchor: none | persistence (the backbone corrects the frame `lag` steps ago) | climatology (it
+      forecasts the anomaly from a climatology scaled to the last day; its tables are the variables
+      'constants', which the task fills).
+    combine: none | residual | gated (`rollout.combine_output`); None: what goes with the anchor.
+    lag: frames per day; 1 where the input is shorter than that.
+    divisor: physical value of a normalised 1, for the climatology.
+    remat, unroll: of the scan over time.
+  """
+  backbone: nn.Module
+  t_in: int
+  t_out: int
+  fusion: Fusion = Fusion()
+  anchor: str = 'none'
+  combine: str | None = None
+  lag: int = 1
+  frames_per_day: int = 1
+  divisor: float = 1.0
+  remat: bool = False
+  unroll: int = 1
+
+  def padded(self, height: int, width: int) -> tuple[int, int]:
+    """The frame size that the backbone sees: rows and columns are repeated at the far edges."""
+    return self.fusion.padded(height, width, self.backbone.multiple)
+
+  @nn.compact
+  def __call__(
+      self, frames: Array, forcings: Array | None = None, use_true: Array | None = None,
+      train: bool = False, calendar: Array | None = None, driver: Array | None = None,
+  ) -> Output:
+    """Forecasts.
+
+    Args:
+      frames: `[B, T, H, W, C]` normalised, T = t_in + t_out, or t_in: the forecast part is only
+        read where `use_true` says so, and may hold anything, NaN included, elsewhere.
+      forcings: `[B, t_in + t_out, H, W, A]` normalised planes, or None.
+      use_true: `[B, t_in + t_out]`, nonzero where a recurrent backbone is fed the true frame;
+        None: in the input only. Chunk networks always get the true input and their own chunks.
+      train: dropout and batch statistics.
+      calendar, driver: for the climatology, see `anchor.climatology`.
+
+    Returns:
+      Output, at least float32.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    self._check(frames, forcings)
+    frames = wide(frames)
+    b, given, height, width, _ = frames.shape
+    total = self.t_in + self.t_out
+    if given < total:
+      frames = jnp.pad(frames, ((0, 0), (0, total - given), (0, 0), (0, 0), (0, 0)))
+    base, scale = self._anchor(frames, calendar, driver)
+    if base is not None:
+      frames = (frames - base) / scale
+    if use_true is None:
+      use_true = jnp.broadcast_to(jnp.arange(total) < self.t_in, (b, total))
+    prediction, context, terms = self._rollout(
+        self._patched(frames), None if forcings is None else self._patched(forcings), use_true,
+        train)
+
+    def back(patched, times):
+      if patched is None:
+        return None
+      image = unpatchify(patched, self.fusion.patch)[:, :, :height, :width]
+      return image if base is None else image * scale + base[:, times]
+
+    return Output(
+        prediction=back(prediction, slice(self.t_in, total)),
+        context=back(context, slice(1, self.t_in)), terms=terms)
+
+  def _check(self, frames, forcings):
+    total = self.t_in + self.t_out
+    if frames.ndim != 5 or frames.shape[1] not in (self.t_in, total):
+      raise ValueError(
+          f'frames {frames.shape}: expected [B, {self.t_in} or {total}, H, W, {self.channels}]')
+    if frames.shape[-1] != self.channels:
+      raise ValueError(f'frames have {frames.shape[-1]} channels, the model {self.channels}')
+    expected = self.fusion.forcings if self.fusion.kind != 'none' else 0
+    if expected:
+      shape = (*frames.shape[:1], total, *frames.shape[2:4], expected)
+      if forcings is None or forcings.shape != shape:
+        got = None if forcings is None else forcings.shape
+        raise ValueError(f'forcings {got}: fusion {self.fusion.kind} expects {shape}')
+
+  @property
+  def channels(self) -> int:
+    """C, image channels of a frame."""
+    return self.fusion.channels
+
+  def _patched(self, planes: Array) -> Array:
+    h, w = self.padded(*planes.shape[2:4])
+    pads = ((0, 0), (0, 0), (0, h - planes.shape[2]), (0, w - planes.shape[3]), (0, 0))
+    return patchify(jnp.pad(planes, pads, mode='edge'), self.fusion.patch)
+
+  def _rollout(self, frames, forcings, use_true, train) -> tuple[Array, Array | None, Any]:
+    common = dict(
+        fuse=self.fusion, combine=combine_name(self.combine, self.anchor),
+        lag=self.lag if self.lag <= self.t_in else 1, remat=self.remat, unroll=self.unroll)
+    if self.fusion.kind == 'none' or not self.fusion.forcings:
+      forcings = None
+    if self.backbone.kind == 'chunks':
+      prediction, terms = rollout_chunks(
+          self.backbone, frames, forcings, t_in=self.t_in, t_out=self.t_out, train=train, **common)
+      return prediction, None, terms
+    predictions, terms, _ = rollout_frames(self.backbone, frames, forcings, use_true, **common)
+    return predictions[:, self.t_in - 1:], predictions[:, :self.t_in - 1], terms
+
+  def _anchor(self, frames, calendar, driver) -> tuple[Array | None, Array | None]:
+    """The climatology of all frames and its scale, normalised; (None, None) without one."""
+    if self.anchor != 'climatology':
+      return None, None
+    if self.channels != 1:
+      raise ValueError(f'anchor climatology: one channel, but frames have {self.channels}')
+    if calendar is None and not self.is_initializing():
+      raise ValueError('anchor climatology needs the calendar [B, T, 2] of the frames')
+    h, w = frames.shape[2:4]
+    monthly = (12, self.frames_per_day, h, w)
+    shapes = dict(base=monthly, slope=monthly, driver_mean=(), hourly=monthly[1:])
+    tables = {
+        name: self.variable('constants', name, jnp.zeros, shape, jnp.float32).value
+        for name, shape in shapes.items()}
+    rows = self.variable('constants', 'row_weights', jnp.ones, (h,), jnp.float32).value
+    if calendar is None:
+      calendar = jnp.ones((*frames.shape[:2], 2), jnp.float32)
+    physical = frames[:, :self.t_in] * self.divisor
+    base, scale = anchors.scaled(
+        tables, physical, jnp.isfinite(physical), calendar, driver, self.t_in, rows)
+    return base / self.divisor, scale / self.divisor

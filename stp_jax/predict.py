@@ -1,0 +1,245 @@
+"""Forecasts from a checkpoint, in physical units, numpy in and out.
+
+    predictor = Predictor.load('runs/iono_mixer')
+    maps = predictor(frames, forcings)
+
+`python -m stp_jax.predict --checkpoint=RUN --store=STORE --issue-time=2012-11-20T00:00 --out=DIR`
+writes the forecast as npz, one PNG a frame and a GIF.
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+
+from stp_jax import checkpoint, tasks
+from stp_jax.data import clip_store, indices, pipeline
+
+
+class Predictor:
+  """A loaded checkpoint that forecasts.
+
+  Attributes:
+    spec: the data's units, grid and forcing columns (`spec.columns`).
+    t_in, t_out: frames given and forecast.
+  """
+
+  def __init__(self, loaded: checkpoint.Loaded):
+    self._task = tasks.build(loaded.config, loaded.spec)
+    checkpoint.check_architecture(
+        loaded.path, loaded.variables, jax.eval_shape(self._task.init, jax.random.key(0)))
+    self.config, self.spec, self.step = loaded.config, loaded.spec, loaded.step
+    self.t_in, self.t_out = self._task.t_in, self._task.t_out
+    self._variables = loaded.variables
+    self._predict = jax.jit(self._task.predict)
+
+  @classmethod
+  def load(cls, run, *, raw: bool = False) -> 'Predictor':
+    """Loads a run or converted checkpoint; `raw`: the parameters as trained, not their average."""
+    return cls(checkpoint.load(run, raw=raw))
+
+  def __call__(
+      self, frames: np.ndarray, forcings: np.ndarray | None = None,
+      times: np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Forecasts.
+
+    Args:
+      frames: `[t_in, H, W, C]` or `[B, t_in, H, W, C]`, physical units, NaN = missing. Frames
+        without the padding rows of the store's grid are padded.
+      forcings: `[t_in or t_in + t_out, F]` or with B in front, physical units, columns
+        `spec.columns`. Of future rows (or NaN in them) only calendar values are read from `times`;
+        other drivers keep their last finite value. None: `times` must be given, and drivers take
+        their training mean.
+      times: datetime64 of the t_in input frames, `[t_in]` or `[B, t_in]`; calendar columns are
+        computed from it.
+
+    Returns:
+      float32 `[t_out, H, W, C]`, or with B in front, physical units.
+
+    Raises:
+      ValueError: a shape that does not fit, or neither forcings nor times where they are needed.
+    """
+    frames = np.asarray(frames, np.float32)
+    single = frames.ndim == 4
+    if single:
+      frames = frames[None]
+      forcings = None if forcings is None else np.asarray(forcings)[None]
+      times = None if times is None else np.asarray(times)[None]
+    frames = self._padded(frames)
+    raw = self._raw(frames)
+    columns = self._columns(len(frames), forcings, times)
+    forecast = self._predict(self._variables, dict(frames=raw, forcings=columns))
+    forecast = np.asarray(forecast)[:, :, :self._rows]
+    return forecast[0] if single else forecast
+
+  def _padded(self, frames: np.ndarray) -> np.ndarray:
+    height, width, channels = self.spec.shape
+    self._rows = frames.shape[2] if frames.ndim == 5 else 0
+    given = self.spec.grid.get('rows', height)
+    if frames.ndim == 5 and frames.shape[2] == given < height:
+      frames = np.pad(frames, ((0, 0), (0, 0), (0, height - given), (0, 0), (0, 0)), mode='edge')
+    if frames.shape[1:] != (self.t_in, height, width, channels):
+      raise ValueError(
+          f'frames {frames.shape}: the checkpoint takes [B, {self.t_in}, {height} or {given}, '
+          f'{width}, {channels}]')
+    return frames
+
+  def _raw(self, frames: np.ndarray) -> np.ndarray:
+    """Back to the stored type: the network sees what it saw in training."""
+    spec = self.spec
+    value = (frames - spec.offset) / spec.scale
+    if np.issubdtype(np.dtype(spec.dtype), np.integer):
+      limits = np.iinfo(spec.dtype)
+      value = np.clip(np.round(value), limits.min, limits.max)
+      missing = limits.max if spec.missing is None else spec.missing
+      value = np.where(np.isnan(frames), missing, value)
+    return value.astype(spec.dtype)
+
+  def _columns(self, batch: int, forcings, times) -> np.ndarray:
+    spec, total = self.spec, self.t_in + self.t_out
+    if not spec.columns:
+      return np.zeros((batch, total, 0), np.float32)
+    values = np.full((batch, total, len(spec.columns)), np.nan, np.float32)
+    if forcings is not None:
+      forcings = np.asarray(forcings, np.float32)
+      if forcings.ndim != 3 or forcings.shape[1] not in (self.t_in, total) or (
+          forcings.shape[2] != len(spec.columns)):
+        raise ValueError(
+            f'forcings {forcings.shape}: expected [B, {self.t_in} or {total}, '
+            f'{len(spec.columns)}]; the columns are {" ".join(spec.columns)}')
+      values[:, :forcings.shape[1]] = forcings
+    if times is not None:
+      step = np.timedelta64(round(spec.cadence_hours * 60), 'm')
+      for row, first in zip(values, np.asarray(times, 'datetime64[m]')[:, 0]):
+        calendar = indices.calendar(first + np.arange(total) * step)
+        for name, column in zip(indices.CALENDAR, calendar.T):
+          if name in spec.columns:
+            row[:, spec.columns.index(name)] = column
+    for i, (name, ahead) in enumerate(zip(spec.columns, spec.known_ahead)):
+      column = values[..., i]
+      if ahead and name not in spec.filled and np.isnan(column).any():
+        raise ValueError(f'{name} is not known for every frame: give times, or forcings '
+                         f'[{total}, {len(spec.columns)}] with the future calendar')
+      if forcings is None and not ahead:
+        column[:] = spec.training_mean[i]
+      for t in range(1, total):  # host side: the newest value known is kept
+        column[:, t] = np.where(np.isnan(column[:, t]), column[:, t - 1], column[:, t])
+      column[np.isnan(column)] = 0.0 if name in spec.filled else spec.training_mean[i]
+    return values
+
+
+def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) -> dict:
+  """The forecast issued at a time of the store, as evaluation would make it.
+
+  Args:
+    issue_time: ISO time of the last input frame, or 'latest'.
+
+  Returns:
+    `forecast` `[t_out, H, W]`, `times` `[t_out]`, `input` `[t_in, H, W]`, `truth` `[t_out, H, W]`
+    (NaN where the store ends), `latitude`, `longitude`, `units`.
+
+  Raises:
+    ValueError: no such time in the store, or fewer than t_in frames before it; says what is there.
+  """
+  spec, t_in, t_out = predictor.spec, predictor.t_in, predictor.t_out
+  clips = [(i, c, c.times(store.cadence_hours)) for i, c in enumerate(store.clips) if c.time]
+  if not clips:
+    raise ValueError(f'{store.path}: its frames carry no times; --issue-time needs them')
+  if issue_time == 'latest':
+    wanted = max(t[-1] for _, _, t in clips)
+  else:
+    wanted = np.datetime64(issue_time, 'm')
+  # Clips are cut where splits change; a forecast may cross that line.
+  times = np.concatenate([t for _, _, t in clips])
+  where = {t: (i, k) for i, _, ts in clips for k, t in enumerate(ts)}
+  step = np.timedelta64(round(store.cadence_hours * 60), 'm')
+  needed = wanted + (np.arange(t_in + t_out) - t_in + 1) * step
+  lacking = [t for t in needed[:t_in] if t not in where]
+  if lacking:
+    raise ValueError(
+        f'{store.path}: no frame at {lacking[0]}, one of the {t_in} before issue time {wanted}; '
+        f'it holds {times.min()} to {times.max()}')
+  stream = store.streams['frames']
+  frames = np.full((t_in + t_out, *stream.shape), np.nan, np.float32)
+  names = [f.name for f in store.forcings]
+  absent = [c for c in spec.columns if c not in names and c not in spec.filled]
+  if absent:
+    raise ValueError(f'{store.path}: has no {" ".join(absent)}, which the checkpoint reads')
+  parts = {p: np.zeros((1, t_in + t_out, len(spec.columns)), np.float32)
+           for p in pipeline.PARTS}
+  for j, t in enumerate(needed):
+    if t in where:
+      clip, k = where[t]
+      frames[j] = store.physical(store.frames(clip, k, 1))[0]
+      row = store.clips[clip].start + k
+      for part, values in parts.items():
+        for f, name in enumerate(spec.columns):
+          values[0, j, f] = 0 if name in spec.filled else store.column(part)[row, names.index(name)]
+    else:
+      for values in parts.values():  # behind the end of the store nothing is known
+        values[0, j] = np.nan
+  mode = predictor.config.data.future_forcings
+  forcings = pipeline.honest_columns(parts, spec, mode if mode != 'observed' else 'persist', t_in)
+  rows = int(spec.grid.get('rows', spec.shape[0]))
+  forecast = predictor(frames[:t_in], forcings[0], times=needed[:t_in])
+  return dict(
+      forecast=forecast[:, :rows, :, 0], times=needed[t_in:], input=frames[:t_in, :rows, :, 0],
+      truth=frames[t_in:, :rows, :, 0], latitude=spec.grid.get('latitude'),
+      longitude=spec.grid.get('longitude'), units=spec.units)
+
+
+def write(out, result: dict) -> None:
+  """`forecast.npz`, and with matplotlib `maps/lead_<hours>.png` and `forecast.gif`, all or none."""
+  out = pathlib.Path(out)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+    folder = pathlib.Path(folder)
+    np.savez_compressed(folder / 'forecast.npz', **{
+        k: v for k, v in result.items() if v is not None})
+    from stp_jax.report import forecast_pictures
+    forecast_pictures(folder, result)
+    out.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+      target = out / path.name
+      if target.is_dir():
+        import shutil
+        shutil.rmtree(target)
+      path.replace(target)
+
+
+def arguments() -> argparse.ArgumentParser:
+  """The command line."""
+  parser = argparse.ArgumentParser(prog='python -m stp_jax.predict', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  add = parser.add_argument
+  add('--checkpoint', required=True, help='workdir of a run or converted checkpoint')
+  add('--store', required=True, help='clip store that holds the input frames')
+  add('--issue-time', required=True, help="ISO time of the last input frame, or 'latest'")
+  add('--out', required=True, help='folder to write')
+  add('--raw', action='store_true', help='parameters as trained instead of their average')
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Writes one forecast; a bad input is one line on stderr and exit code 1."""
+  flags.FLAGS.mark_as_parsed()
+  args = arguments().parse_args(argv)
+  try:
+    predictor = Predictor.load(args.checkpoint, raw=args.raw)
+    result = issue(predictor, clip_store.ClipStore(args.store), args.issue_time)
+    write(args.out, result)
+  except (ValueError, OSError) as error:
+    print(f'predict: {error}', file=sys.stderr)
+    return 1
+  print(f'{args.out}: {len(result["times"])} maps, {result["times"][0]} to {result["times"][-1]}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,49 @@
+"""Original files -> clip store: `python -m stp_jax.prepare DATASET --in DIR --out STORE [--key V]`.
+
+`python -m stp_jax.prepare DATASET --help` lists the options of a data set, and
+`python -m stp_jax.prepare check STORE` reads every byte of a store and compares checksums.
+"""
+
+import argparse
+import sys
+
+from absl import flags
+
+from stp_jax.data import clip_store, datasets
+
+
+def main(arguments: list[str]) -> int:
+  """Runs an importer; a bad input is one line on stderr and exit code 1."""
+  if not arguments or arguments[0] in ('-h', '--help'):
+    print(f'{__doc__}\ndata sets: {" ".join(datasets.IMPORTERS)}')
+    return 0
+  name, *rest = arguments
+  flags.FLAGS.mark_as_parsed()
+  try:
+    if name == 'check':
+      for path in rest:
+        clip_store.verify(clip_store.ClipStore(path).path)
+        print(f'{path}: every checksum is right')
+      return 0
+    module = datasets.importer(name)
+    parser = argparse.ArgumentParser(
+        prog=f'python -m stp_jax.prepare {name}', description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument('--in', dest='in_dir', help='folder of the original files')
+    parser.add_argument('--out', required=True, help='the clip store to write')
+    for option, (kind, default, text) in getattr(module, 'OPTIONS', {}).items():
+      words = dict(type=kind) if kind is not bool else dict(
+          type=lambda v: v.lower() in ('1', 'true', 'yes'), nargs='?', const=True)
+      parser.add_argument(f'--{option.replace("_", "-")}', dest=option, default=default,
+                          help=f'{text} (default: {default})'.replace('%', '%%'), **words)
+    options = vars(parser.parse_args(rest))
+    store = module.prepare(**options)
+  except (ValueError, OSError, ImportError) as error:
+    print(f'prepare {name}: {error}', file=sys.stderr)
+    return 1
+  print(f'{store.path}: {store.meta["frames"]} frames in {len(store.clips)} clips')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""The forecast task: frames and forcings in, frames out; owns the loss and the scores."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from stp_jax import models, sampling
+from stp_jax.data import climatology, clip_store, forcings
+from stp_jax.data.spec import DataSpec
+from stp_jax.metrics import baselines, tec, video
+from stp_jax.typing import Array, Batch, Output, PyTree, Variables
+
+
+class Forecast:
+  """Trains `model(frames, forcings) -> frames` and scores it beside its baselines.
+
+  Args:
+    config: the run's config.
+    spec: the data's shape, units and scaling.
+  """
+
+  def __init__(self, config, spec: DataSpec):
+    self.config, self.spec = config, spec
+    self.t_in, self.t_out = config.data.t_in, config.data.t_out
+    self.horizons = tuple(config.task.horizons) or ((0, self.t_out),)
+    longest = max(t for _, t in self.horizons)
+    if longest > self.t_out or self.horizons[0][0] != 0:
+      raise ValueError(
+          f'task.horizons={self.horizons}: start at step 0, at most t_out={self.t_out}')
+    self.needs_climatology = config.model.anchor == 'climatology'
+    if self.needs_climatology and not self.has_clock:
+      raise ValueError(f'{spec.name}: anchor=climatology needs frames with times; it has none')
+
+  @property
+  def channels(self) -> tuple[str, ...]:
+    """The channels that are fed: without a fusion only the image."""
+    return self.spec.channels[:1] if self.config.model.fusion == 'none' else self.spec.channels
+
+  @property
+  def length(self) -> int:
+    """Frames in a window."""
+    return self.t_in + self.t_out
+
+  def model(self, t_out: int | None = None):
+    """The forecaster that predicts `t_out` frames; parameters do not depend on `t_out`."""
+    c = self.config
+    return models.build(
+        c.model, shape=self.spec.shape, forcings=len(self.channels) - 1, t_in=self.t_in,
+        t_out=t_out or self.t_out, frames_per_day=self.spec.frames_per_day,
+        divisor=self.spec.divisor, dtype=c.dtype)
+
+  def stage(self, step: int) -> int:
+    """Frames forecast at this step: what the compiled step depends on besides shapes."""
+    return [t for first, t in self.horizons if first <= step][-1]
+
+  def init(self, rng: jax.Array) -> Variables:
+    """Random variables; traces one forecast, nothing is computed under `eval_shape`."""
+    batch = dict(frames=jnp.zeros((1, self.length, *self.spec.shape), self.spec.dtype),
+                 forcings=jnp.zeros((1, self.length, len(self.spec.columns))))
+    inputs = self.inputs(batch, self.t_out)
+    return self.model().init(
+        {'params': rng, 'dropout': rng}, **{k: inputs[k] for k in _MODEL_INPUTS}, train=False)
+
+  @property
+  def has_clock(self) -> bool:
+    """Whether frames carry month and hour, which climatologies need."""
+    return {'month', 'hour'} <= set(self.spec.columns)
+
+  def fit_climatology(self, stores: Sequence[clip_store.ClipStore], splits: Sequence[str]
+                      ) -> PyTree:
+    """The training clips' climatology, see `data.climatology.fit`."""
+    return climatology.fit(stores, splits, self.spec.frames_per_day)
+
+  def constants(self, stores: Sequence[clip_store.ClipStore], splits: Sequence[str]) -> PyTree:
+    """Tables that come from the training clips and travel with the weights, or {}."""
+    if not self.needs_climatology:
+      return {}
+    return dict(self.fit_climatology(stores, splits), row_weights=self.spec.row_weights)
+
+  def inputs(self, batch: Batch, t_out: int) -> dict[str, Array | None]:
+    """Raw batch -> model inputs, on the device: scaling, planes, validity; see `_MODEL_INPUTS`."""
+    spec, total = self.spec, self.t_in + t_out
+    raw = batch['frames'][:, :total]
+    physical = raw.astype(jnp.float32) * spec.scale + spec.offset
+    valid = jnp.ones(raw.shape, bool) if spec.missing is None else raw != spec.missing
+    if jnp.issubdtype(raw.dtype, jnp.floating):
+      valid &= jnp.isfinite(raw)
+    value = physical if spec.maximum is None else jnp.minimum(physical, spec.maximum)
+    value = value / spec.divisor
+    # A hole is fed as the mean of its frame: no model sees the missing value's code.
+    count = jnp.maximum(valid.sum((2, 3), keepdims=True), 1)
+    mean = jnp.where(valid, value, 0).sum((2, 3), keepdims=True) / count
+    result = dict(
+        frames=jnp.where(valid, value, mean), physical=physical,
+        valid=valid & (spec.row_mask > 0)[:, None, None], forcings=None, calendar=None,
+        driver=None)
+    scalars = batch['forcings'][:, :total]
+    height, width, _ = spec.shape
+    result['forcings'] = forcings.planes(scalars, spec.columns, self.channels, height, width)
+    column = spec.columns.index
+    if {'month', 'hour'} <= set(spec.columns):
+      hour = scalars[..., column('hour')]
+      share = 0.5 if 'date' not in spec.columns else (
+          scalars[..., column('date')] - 1 + hour / 24) / 30.44
+      result['calendar'] = jnp.stack([scalars[..., column('month')] + share - 0.5, hour], -1)
+    if 'f107' in spec.columns and 'f107' not in spec.filled:
+      result['driver'] = scalars[:, self.t_in - 1, column('f107')]
+    return result
+
+  def apply(self, variables: Variables, inputs: Mapping[str, Array | None], t_out: int,
+            use_true: Array | None = None, train: bool = False, rng: jax.Array | None = None
+            ) -> tuple[Output, PyTree]:
+    """One forecast in model units, and the updated collections."""
+    arguments = {k: inputs[k] for k in _MODEL_INPUTS}
+    if not train:
+      return self.model(t_out).apply(variables, **arguments, train=False), {}
+    return self.model(t_out).apply(
+        variables, **arguments, use_true=use_true, train=True, rngs={'dropout': rng},
+        mutable=['batch_stats'])
+
+  def loss(self, variables: Variables, batch: Batch, *, rng: jax.Array, step: Array, stage: int
+           ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+    """Mean loss over the valid pixels of every predicted frame.
+
+    Returns:
+      `(loss [], (metrics {name: []}, updated collections))`.
+    """
+    t_out, config = stage, self.config.task
+    inputs = self.inputs(batch, t_out)
+    sample_rng, drop_rng = jax.random.split(rng)
+    use_true = sampling.mask(self.config.sampling, step, sample_rng,
+                             batch['frames'].shape[0], self.t_in, t_out)
+    output, updated = self.apply(variables, inputs, t_out, use_true, True, drop_rng)
+    predicted, first = output.prediction, self.t_in
+    if output.context is not None:
+      predicted, first = jnp.concatenate([output.context, predicted], 1), 1
+    truth = inputs['frames'][:, first:]
+    weight = inputs['valid'][:, first:].astype(jnp.float32)
+    if config.latitude_weight:
+      weight = weight * self.spec.row_weights[:, None, None]
+    error = predicted.astype(jnp.float32) - truth
+    if config.loss_scale == 'last_day_mean':
+      day = slice(max(0, self.t_in - self.spec.frames_per_day), self.t_in)
+      mean = inputs['frames'][:, day].mean((1, 2, 3, 4), keepdims=True)
+      error = error / jnp.maximum(mean, 1e-3)
+    elif config.loss_scale != 'none':
+      raise ValueError(f'task.loss_scale={config.loss_scale!r}: none or last_day_mean')
+    cost = {'mse': lambda e: e**2, 'mae': jnp.abs, 'mse+mae': lambda e: e**2 + jnp.abs(e)}
+    if config.loss not in cost:
+      raise ValueError(f'task.loss={config.loss!r}: choose one of {" ".join(cost)}')
+    loss = main = jnp.sum(cost[config.loss](error) * weight) / jnp.maximum(jnp.sum(weight), 1)
+    metrics = {}
+    for name, term in output.terms.items():
+      metrics[f'term/{name}'] = value = jnp.mean(term)
+      loss += config.term_weights.get(name, 0.0) * value
+    if metrics:
+      metrics['term/main'] = main
+    return loss, (metrics, updated)
+
+  def predict(self, variables: Variables, batch: Batch) -> Array:
+    """Forecast `[B, T_out, H, W, C]` in physical units."""
+    output, _ = self.apply(variables, self.inputs(batch, self.t_out), self.t_out)
+    return output.prediction.astype(jnp.float32) * self.spec.divisor
+
+  def baseline_batch(self, batch: Batch) -> dict[str, Array]:
+    """What `metrics.baselines.fit` reads of one batch of training windows."""
+    inputs = self.inputs(batch, self.t_out)
+    result = dict(frames=inputs['physical'], valid=inputs['valid'], calendar=inputs['calendar'],
+                  driver=inputs['driver'], mask=batch['mask'])
+    return {k: v for k, v in result.items() if v is not None}
+
+  def evaluate(self, variables: Variables, fitted: PyTree, batch: Batch) -> dict:
+    """Per-example statistics of the forecast and of every baseline.
+
+    Args:
+      variables: of the model. fitted: of `metrics.baselines`, or None. batch: of `eval_batches`.
+
+    Returns:
+      `forecasts` {name: {statistic: [B, T_out]}}, `frames` {metric: [B, T_out]} of the net in model
+      units, `strata` {name: [B, T_out] bool}.
+    """
+    t_in, spec = self.t_in, self.spec
+    inputs = self.inputs(batch, self.t_out)
+    truth, valid = inputs['physical'][:, t_in:], inputs['valid'][:, t_in:]
+    forecasts = {'net': self.predict(variables, batch)} | baselines.apply(
+        fitted, inputs['physical'], inputs['calendar'], inputs['driver'], t_in=t_in,
+        t_out=self.t_out, valid=inputs['valid'], row_weights=spec.row_weights,
+        frames_per_day=spec.frames_per_day)
+    statistics = {name: tec.per_example(f, truth, valid, spec.row_weights)
+                  for name, f in forecasts.items()}
+    frames = video.per_example(
+        forecasts['net'] / spec.divisor, inputs['frames'][:, t_in:], valid)
+    strata = {}
+    if 'kp' in spec.columns and 'kp' not in spec.filled:
+      kp = batch['observed'][:, t_in:, spec.columns.index('kp')]
+      strata = {'quiet': kp < tec.STORM_KP10, 'storm': kp >= tec.STORM_KP10}
+    return dict(forecasts=statistics, frames=frames, strata=strata)
+
+
+_MODEL_INPUTS = ('frames', 'forcings', 'calendar', 'driver')

@@ -1,0 +1,240 @@
+"""The training loop, read from top to bottom. It knows a task, and nothing of what the task does.
+
+Where a run starts, in order: the newest checkpoint in its own workdir; the weights in
+`config.init_from`; random weights.
+"""
+
+import collections
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from absl import logging
+from clu import parameter_overview
+
+from stp_jax import checkpoint, evaluate, hooks, optimizers, sharding, tasks, writers
+from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import spec as data_spec
+from stp_jax.state import TrainState
+from stp_jax.typing import Batch, PyTree
+
+
+class NonFiniteError(RuntimeError):
+  """More steps without a finite loss and gradient than `max_skipped` allows."""
+
+
+class Preempted(SystemExit):
+  """The run was asked to stop, saved, and wants to be requeued."""
+
+
+def make_init(task, tx: optax.GradientTransformation, ema: bool, seed: int
+              ) -> Callable[[], TrainState]:
+  """A function that makes the state of step 0; traces, so shapes cost nothing."""
+
+  def init() -> TrainState:
+    rng, init_rng = jax.random.split(jax.random.key(seed))
+    variables = dict(task.init(init_rng))
+    params = variables.pop('params')
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero, params=params, model_state=variables,
+        ema=jax.tree.map(jnp.copy, params) if ema else None, opt_state=tx.init(params), rng=rng,
+        skipped=zero)
+
+  return init
+
+
+def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay: float, mesh
+                    ) -> Callable[[TrainState, Batch, int], tuple[TrainState, dict]]:
+  """`train_step(state, batch, stage) -> (state, metrics)`; the stage is static."""
+
+  def train_step(state: TrainState, batch: Batch, stage: int) -> tuple[TrainState, dict]:
+    rng = jax.random.fold_in(state.rng, state.step)
+
+    def loss_fn(params: PyTree):
+      if mesh.shape['fsdp'] > 1:
+        # Gathered once here; otherwise every time step of a scan would gather them again.
+        params = jax.lax.with_sharding_constraint(params, sharding.replicated(mesh))
+      return task.loss({'params': params, **state.model_state}, batch,
+                       rng=rng, step=state.step, stage=stage)
+
+    (loss, (metrics, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    norm = optax.global_norm(grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+      ema = optax.incremental_update(params, ema, 1 - ema_decay)
+    after = state.replace(
+        params=params, opt_state=opt_state, ema=ema, model_state={**state.model_state, **updated})
+    # One poisoned batch must not end a run of days: the state stays, the step is counted.
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+    after = after.replace(step=state.step + 1, skipped=state.skipped + ~finite)
+    taken = state.step - state.skipped
+    return after, dict(loss=loss, grad_norm=norm, skipped=after.skipped, **metrics,
+                       **schedule(taken))
+
+  return train_step
+
+
+def first_bad_module(task, state: TrainState, batch: Batch, stage: int) -> str:
+  """The first parameter, in the model's order, whose gradient is not finite."""
+  rng = jax.random.fold_in(state.rng, state.step)
+
+  @jax.jit
+  def finite(params):
+    grads = jax.grad(lambda p: task.loss({'params': p, **state.model_state}, batch, rng=rng,
+                                         step=state.step, stage=stage)[0])(params)
+    return jax.tree.map(lambda g: jnp.isfinite(g).all(), grads)
+
+  for path, ok in jax.tree_util.tree_leaves_with_path(finite(state.params)):
+    if not ok:
+      return jax.tree_util.keystr(path, simple=True, separator='/')
+  return 'the batch or its loss (every gradient is finite now)'
+
+
+def _initial_weights(state: TrainState, source: str) -> TrainState:
+  """Weights and statistics of another run; constants stay those of this run's data."""
+  loaded = checkpoint.load(source)
+  variables = dict(loaded.variables)
+  mine = {k: v for k, v in state.model_state.items() if k != 'constants'}
+  theirs = {k: variables[k] for k in variables if k not in ('params', 'constants')}
+  checkpoint.check_architecture(
+      source, dict(theirs, params=variables['params']), dict(mine, params=state.params))
+  place = lambda new, old: jax.device_put(new, old.sharding)
+  params = jax.tree.map(place, variables['params'], state.params)
+  return state.replace(
+      params=params, ema=None if state.ema is None else jax.tree.map(jnp.copy, params),
+      model_state={**state.model_state, **jax.tree.map(place, theirs, mine)})
+
+
+def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
+  """Trains `config` in `workdir`, continuing what is there.
+
+  Returns:
+    The final state.
+
+  Raises:
+    NonFiniteError: too many steps without a finite loss.
+    Preempted: SIGTERM or a preemption notice came; everything is saved.
+  """
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  chief = jax.process_index() == 0
+  say = functools.partial(print, file=sys.stderr, flush=True) if chief else lambda _: None
+
+  # Data, and what the model must know of it.
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  stores = datasets.open_stores(config)
+  clip_store.assert_disjoint(stores, config.data.train_splits)
+  spec = data_spec.make(stores, config.data, config.data.train_splits)
+  task = tasks.build(config, spec)
+  found = pipeline.sources(
+      stores, spec, config.data.train_splits, task.length, config.data.stride)
+  windows = sum(map(len, found))
+  if config.data.batch_size > windows:
+    logging.warning('batch_size %d exceeds the %d training windows: a batch repeats some',
+                    config.data.batch_size, windows)
+  iterator = pipeline.train_iterator(found, spec, config.data, config.data.t_in, config.seed)
+  batch_sharding = sharding.batch_sharding(mesh)
+
+  # Shapes, then shardings, then values: nothing is built on one device and moved.
+  per_epoch = config.optimizer.steps_per_epoch or max(1, windows // config.data.batch_size)
+  tx, schedule = optimizers.make(config.optimizer, config.steps, per_epoch)
+  init = make_init(task, tx, config.optimizer.ema_decay > 0, config.seed)
+  shapes = jax.eval_shape(init)
+  shardings = sharding.state_shardings(mesh, shapes)
+  step_fn = jax.jit(
+      make_train_step(task, tx, schedule, config.optimizer.ema_decay, mesh),
+      static_argnums=2, in_shardings=(shardings, batch_sharding),
+      out_shardings=(shardings, sharding.replicated(mesh)), donate_argnums=0)
+
+  with (checkpoint.manager(workdir, config.keep_checkpoints) as checkpoints,
+        hooks.StopRequest() as stop):
+    first = checkpoints.latest_step()
+    if first is not None:
+      state = checkpoint.restore(checkpoints, first, shapes, shardings, iterator)
+      say(f'{workdir}: continuing from step {first}')
+    else:
+      first = 0
+      state = jax.jit(init, out_shardings=shardings)()
+      tables = task.constants(stores, config.data.train_splits)
+      if tables:
+        state = state.replace(model_state=dict(state.model_state, constants=jax.device_put(
+            tables, shardings.model_state['constants'])))
+      if config.init_from:
+        state = _initial_weights(state, config.init_from)
+    if chief:
+      (workdir / 'parameters.txt').write_text(
+          parameter_overview.get_parameter_overview(state.params, include_stats=False) + '\n')
+      count = parameter_overview.count_parameters(state.params)
+      say(f'{workdir}: {count:,} parameters on {mesh.devices.size} device(s), {windows} windows')
+      (workdir / 'config.json').write_text(
+          json.dumps(config.to_dict(), indent=1, default=str) + '\n')
+
+    frames = config.data.batch_size * task.length
+    def due(step: int, every: int) -> bool:
+      return (every and step % every == 0) or step == config.steps
+
+    progress = hooks.Progress(first, config.steps, frames, chief)
+    pending = collections.deque()
+    stage, last_batch = None, None
+    with writers.Writer(workdir, first, chief) as writer:
+      for step in range(first, config.steps):
+        batch = pipeline.to_device(next(iterator), batch_sharding)
+        if stage != task.stage(step):  # this step compiles
+          progress.pause(step + 1)
+          stage = task.stage(step)
+          warm = step + 1
+        with jax.transfer_guard('disallow'):
+          state, metrics = step_fn(state, batch, stage)
+        if step + 1 == warm:
+          jax.block_until_ready(metrics)
+          progress.pause(step + 1)
+        pending.append((step + 1, metrics))
+        done, last_batch = step + 1, batch
+        wanted = stop.received or checkpoints.reached_preemption(done)
+        if due(done, config.log_every) or due(done, config.checkpoint_every) or wanted:
+          values = _drain(pending, writer)
+          if due(done, config.log_every):
+            progress.report(done, values)
+          if values['skipped'] > config.max_skipped:
+            raise NonFiniteError(
+                f'step {done}: {int(values["skipped"])} steps were not finite, more than '
+                f'max_skipped={config.max_skipped}; first bad module: '
+                f'{first_bad_module(task, state, last_batch, stage)}')
+        # Evaluate, save, and only then let the iterator move: what is saved belongs together.
+        if config.eval_every and done % config.eval_every == 0 and done < config.steps:
+          writer.write(done, evaluate.validate(task, state, stores, mesh))
+          progress.pause(done)
+        if due(done, config.checkpoint_every) or wanted:
+          checkpoint.save(checkpoints, state, iterator, config, spec, step=done, force=True)
+        if wanted and done < config.steps:
+          checkpoints.wait_until_finished()
+          logging.warning('stopped at step %d, saved; run the same command to continue', done)
+          raise Preempted(hooks.REQUEUE)
+    if first >= config.steps:
+      say(f'{workdir}: complete at step {first}')
+  return state
+
+
+def _drain(pending: collections.deque, writer: writers.Writer) -> dict[str, float]:
+  """Fetches and writes the metrics of finished steps; returns the newest, losses averaged."""
+  rows = [(step, jax.tree.map(float, jax.device_get(metrics))) for step, metrics in pending]
+  pending.clear()
+  for step, values in rows:
+    writer.write(step, values)
+  writer.flush()
+  newest = rows[-1][1]
+  finite = [values['loss'] for _, values in rows if np.isfinite(values['loss'])]
+  return dict(loss=float(np.mean(finite)) if finite else float('nan'),
+              grad_norm=newest['grad_norm'], learning_rate=newest['learning_rate'],
+              skipped=newest['skipped'])

@@ -66,7 +66,7 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
                        rng=rng, step=state.step, stage=stage)
 
     (loss, (metrics, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

@@ -56,5 +56,5 @@ def make(path, *, days=(6, 4, 4), size=16, splits=('train', 'validation', 'test'
     values, known, delay = columns(times, rng)
     writer.add(f'clip{i}', {'frames': raw}, split=split, source=f'file{i}', time=str(times[0]),
                forcings=values, known=known, delay=delay)
-    begin = times[-1] + np.timedelta64(10, 'D')
+    begin = times[-1].astype('datetime64[D]').astype('datetime64[m]') + np.timedelta64(11, 'D')
   return writer.finish()

@@ -58,11 +58,13 @@ def spell(path: Path, indexed: Iterable[str] = ()) -> str:
 
 
 def layout_of(family: Family, key: str, leaf: str, rank: int) -> str:
-  """The layout of a tensor: 'conv', 'linear', 'transposed', 'volume' or 'same'.
+  """How a tensor lies in PyTorch and here; `rank` is ours.
 
-  conv: `[O, I, k...]` <-> `[k..., I, O]`, depthwise (I = 1) included; a 1x1 one may be a matrix
-  `[I, O]` in Flax. transposed: `[I, O, k...]` <-> `[k..., I, O]`, flipped in space, as
-  `jax.lax.conv_transpose` wants it. volume: `[C, H, W]` <-> `[H, W, C]`, the norm over all three.
+  conv: `[O, I, k...]` and `[k..., I, O]`, depthwise (I = 1) included. linear: `[O, I]` and
+  `[I, O]`, or `[1, 1, I, O]` where it is a 1 x 1 convolution here. pointwise: `[O, I, 1, 1]` and
+  `[I, O]`. transposed: `[I, O, k...]` and `[k..., I, O]`, flipped in space, as
+  `jax.lax.conv_transpose` wants it. volume: `[C, H, W]` and `[H, W, C]`, the norm over all three.
+  same: alike.
   """
   for pattern, layout in family.layouts:
     if re.fullmatch(pattern, key):
@@ -77,26 +79,32 @@ def _flip(array: np.ndarray) -> np.ndarray:
 
 
 def from_torch(layout: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-  """`array` in Flax's layout, or None where it cannot have `shape`."""
-  if layout in ('conv', 'linear', 'transposed'):
-    if layout == 'transposed':
-      array = np.swapaxes(_flip(array), 0, 1)
-    if array.ndim > 2 and len(shape) == 2 and set(array.shape[2:]) == {1}:
-      array = array.reshape(array.shape[:2])
-    found = np.transpose(array, (*range(2, array.ndim), 1, 0)) if array.ndim > 1 else array
+  """`array` in our layout, or None where it cannot have `shape`."""
+  least = {'conv': 3, 'transposed': 3, 'linear': 2, 'pointwise': 4, 'volume': 1}
+  if array.ndim < least.get(layout, 0):
+    return None
+  if layout == 'transposed':
+    array = np.swapaxes(_flip(array), 0, 1)
+  if layout in ('conv', 'transposed'):
+    array = np.transpose(array, (*range(2, array.ndim), 1, 0))
+  elif layout == 'linear':
+    array = array.T.reshape((1,) * (len(shape) - 2) + array.T.shape)
+  elif layout == 'pointwise':
+    array = array.reshape(array.shape[:2] if array[0, 0].size == 1 else array.shape).T
   elif layout == 'volume':
-    found = np.moveaxis(array, 0, -1) if array.ndim else array
-  else:
-    found = array
-  return found if found.shape == tuple(shape) else None
+    array = np.moveaxis(array, 0, -1)
+  return array if array.shape == tuple(shape) else None
 
 
-def into_torch(layout: str, array: np.ndarray, rank: int) -> np.ndarray:
-  """The inverse; `rank` is the rank in PyTorch, where a 1x1 convolution became a matrix."""
-  if layout in ('conv', 'linear', 'transposed'):
+def into_torch(layout: str, array: np.ndarray) -> np.ndarray:
+  """The inverse of `from_torch`."""
+  if layout in ('conv', 'transposed'):
     array = np.transpose(array, (array.ndim - 1, array.ndim - 2, *range(array.ndim - 2)))
-    array = array.reshape(*array.shape, *[1] * (rank - array.ndim))
     return _flip(np.swapaxes(array, 0, 1)) if layout == 'transposed' else array
+  if layout == 'linear':
+    return array.reshape(array.shape[-2:]).T
+  if layout == 'pointwise':
+    return array.T[:, :, None, None]
   return np.moveaxis(array, -1, 0) if layout == 'volume' else array
 
 
@@ -164,15 +172,14 @@ def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
   return {c: flax.traverse_util.unflatten_dict(v) for c, v in flat.items() if v}, unused
 
 
-def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray] | None = None,
-             ranks: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray] | None = None
+             ) -> dict[str, np.ndarray]:
   """Flax variables (or gradients, which have the same tree) under PyTorch's keys and layouts.
 
   Args:
     family: the name map.
     variables: {'params', 'batch_stats'}; other collections are passed over.
     unused: tensors that `to_flax` set aside, written back as they are.
-    ranks: PyTorch key -> rank, where a 1x1 convolution is a matrix here.
   """
   out = {}
   for (collection, path), key in leaves(family, variables).items():
@@ -180,9 +187,8 @@ def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray]
     for part in path:
       node = node[part]
     array = np.asarray(node)
-    layout = layout_of(family, key, path[-1], array.ndim)
-    rank = (ranks or {}).get(key, array.ndim)
-    out[key] = np.ascontiguousarray(into_torch(layout, array, rank)) if array.ndim else array
+    array = into_torch(layout_of(family, key, path[-1], array.ndim), array)
+    out[key] = np.ascontiguousarray(array) if array.ndim else array
   return out | dict(unused or {})
 
 

@@ -10,5 +10,8 @@ def key(path: rules.Path) -> str:
   return rules.spell(path, _LISTS)
 
 
-FAMILY = rules.Family('simvp', key, buffers=(
-    r'.*\.num_batches_tracked', r'.*\.relative_position_index', r'.*\.attn_mask'))
+FAMILY = rules.Family(
+    'simvp', key,
+    buffers=(r'.*\.num_batches_tracked', r'.*\.relative_position_index', r'.*\.attn_mask'),
+    # TAU's squeeze and excite: linear layers there, 1 x 1 convolutions here.
+    layouts=((r'.*\.fc\.\d\.weight', 'linear'),))

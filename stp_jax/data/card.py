@@ -1,8 +1,13 @@
 """The data card: what went into a store, printed by `prepare` and kept in its meta.json."""
 
+import json
+import pathlib
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from stp_jax.data.clip_store import ClipStore, StoreError
 
 
 class Statistics:
@@ -66,3 +71,32 @@ def text(card: Mapping) -> str:
         f'{k} {row[k]:g}' for k in ('min', 'mean', 'max', 'std'))
     lines.append(f'  {name}: {values}; missing {100 * row["missing"]:.2f} %')
   return '\n'.join(lines + [f'  note: {note}' for note in card.get('notes', ())])
+
+
+def checksums(paths: Sequence[pathlib.Path]) -> dict[str, int]:
+  """CRC-32 of whole files by name: what a store was made from, without where it lay."""
+  result = {}
+  for path in paths:
+    if path.name in result:
+      raise StoreError(f'{path}: a second file of this name; keep one of them')
+    result[path.name] = 0
+    with path.open('rb') as file:
+      while chunk := file.read(1 << 24):
+        result[path.name] = zlib.crc32(chunk, result[path.name])
+  return result
+
+
+def already_made(out, recipe: Mapping) -> ClipStore | None:
+  """The store at `out` if this recipe made it (its card is printed), None if nothing is there.
+
+  Raises:
+    StoreError: a store made from other inputs or options; found here before any input is read.
+  """
+  if not (pathlib.Path(out) / 'meta.json').exists():
+    return None
+  store = ClipStore(out)
+  if store.meta['recipe'] != json.loads(json.dumps(recipe)):
+    raise StoreError(f'{out}: holds a store made from other inputs or options; delete it or choose '
+                     'another --out')
+  print(text(store.meta['card']))
+  return store

@@ -30,7 +30,7 @@ OPTIONS = {
 }
 FORCINGS = (
     clip_store.Forcing('year', '1', True),
-    clip_store.Forcing('f107', 'sfu'),
+    clip_store.Forcing('f107', 'sfu, radio bursts held down'),
     clip_store.Forcing('r', 'sunspot number computed from F10.7 (ITU-R P.371), not observed'),
     clip_store.Forcing('day', 'day of year', True),
     clip_store.Forcing('hour', 'h UT', True),

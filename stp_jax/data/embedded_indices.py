@@ -23,7 +23,7 @@ class Drivers:
 
   Attributes:
     days: datetime64[D] `[N]`, ascending; years that nobody needs are left out.
-    f107: observed F10.7 `[N]`, solar flux units, measured at 20 UT.
+    f107: observed F10.7 `[N]`, solar flux units, measured at 20 UT, without radio bursts.
     ap: `[N, 8]`, nT (2 nT units), by 3-hour interval.
   """
   days: np.ndarray
@@ -34,17 +34,10 @@ class Drivers:
     """The rows of `first..last` (days); raises StoreError where the table has a gap."""
     start, stop = np.searchsorted(self.days, [first, last + 1])
     if stop - start != (last - first).astype(int) + 1:
-      years = sorted({str(d)[:4] for d in self.days[41:-41] if self.has_year(int(str(d)[:4]))})
       raise clip_store.StoreError(
-          f'drivers.csv.gz: no F10.7 and ap for all of {first} to {last}; whole years are '
-          f'{", ".join(years)}')
+          f'drivers.csv.gz: no F10.7 and ap for all of {first} to {last}; years of the table are '
+          'in data/tables/README.md')
     return slice(start, stop)
-
-  def has_year(self, year: int) -> bool:
-    """Whether the year and 41 days either side are in the table."""
-    first, last = np.datetime64(f'{year}-01-01') - 41, np.datetime64(f'{year}-12-31') + 41
-    start, stop = np.searchsorted(self.days, [first, last + 1])
-    return bool(stop - start == (last - first).astype(int) + 1)
 
 
 @functools.cache
@@ -53,10 +46,24 @@ def drivers() -> Drivers:
   file = importlib.resources.files('stp_jax') / 'data' / 'tables' / 'drivers.csv.gz'
   lines = gzip.decompress(file.read_bytes()).decode().split()[1:]
   rows = [line.split(',') for line in lines]
+  days = np.array([r[0] for r in rows], 'datetime64[D]')
   return Drivers(
-      days=np.array([r[0] for r in rows], 'datetime64[D]'),
-      f107=np.array([float(r[1]) for r in rows]),
+      days=days, f107=without_bursts(days, np.array([float(r[1]) for r in rows])),
       ap=np.array([[int(v) for v in r[2:]] for r in rows], float))
+
+
+def without_bursts(days: np.ndarray, f107: np.ndarray) -> np.ndarray:
+  """F10.7 held to 1.4 times the median of the three days before.
+
+  Flares during the measurement leave values such as 938.6 sfu (7 March 2011), which say nothing
+  about the ionosphere and outweigh all others in a regression. Only the past is looked at, so a
+  value stays available at the end of its day.
+  """
+  limit = 1.4 * np.median(np.stack([f107[2:-1], f107[1:-2], f107[:-3]]), 0)
+  adjacent = days[3:] - days[:-3] == np.timedelta64(3, 'D')
+  result = f107.copy()
+  result[3:] = np.where(adjacent, np.minimum(f107[3:], limit), f107[3:])
+  return result
 
 
 def kp10(ap: np.ndarray) -> np.ndarray:

@@ -12,18 +12,16 @@ Decisions:
   * Clips end at gaps and where the split changes.
 """
 
-import dataclasses
 import pathlib
 import re
 import tempfile
-import zlib
 
 import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import card as cards
 from stp_jax.data import indices as index_table
-from stp_jax.data import ionex_file, splits
+from stp_jax.data import ionex_file, ionex_folder, splits
 from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, StoreWriter, Stream
 
 OPTIONS = {
@@ -40,97 +38,6 @@ OPTIONS = {
     'predicted_drivers': (bool, False, "keep the file's predictions for frames behind its "
                           'observations'),
     'negative': (str, 'error', "what a negative TEC is: 'error', 'zero' or 'missing'")}
-_NAME = re.compile(r'\.(\d\di|inx|ionex)(\.(gz|z))?$', re.I)
-_LONG = re.compile(r'^\w{4}\w{3}(FIN|RAP|ULT|PRD)_', re.I)
-_RANKS = {'FIN': 0, 'RAP': 1, 'ULT': 2, 'PRD': 3}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Map:
-  """One map of one file; `place` counts the maps of the spool file."""
-  epoch: np.datetime64
-  closing: bool
-  rank: int
-  file: str
-  checksum: int
-  place: int
-
-
-def centre_of(name: str) -> str:
-  """The analysis centre of a file name, in small letters."""
-  long = _LONG.match(name)
-  prediction = long and long[1].upper() == 'PRD'
-  return name[:3].lower() + ('-prd' if prediction else '')
-
-
-def _files(in_dir, centre: str | None) -> tuple[list[pathlib.Path], str]:
-  if in_dir is None:
-    raise StoreError('--in: name the folder of the IONEX files')
-  folder = pathlib.Path(in_dir)
-  if not folder.exists():
-    raise StoreError(f'{folder}: no such folder')
-  every = sorted(p for p in folder.rglob('*') if p.is_file()) if folder.is_dir() else [folder]
-  found = [p for p in every if _NAME.search(p.name)]
-  if not found:
-    raise StoreError(
-        f'{folder}: no IONEX file (names like codg3230.12i.Z or COD0OPSFIN_20223230000_01D_01H_'
-        f'GIM.INX.gz) among its {len(every)} files')
-  centres = {}
-  for path in found:
-    centres.setdefault(centre_of(path.name), []).append(path)
-  if centre is None and len(centres) > 1 or centre is not None and centre.lower() not in centres:
-    listed = ', '.join(f'{k} ({len(v)} files)' for k, v in sorted(centres.items()))
-    raise StoreError(f'{folder}: holds {listed}; choose one with --centre')
-  centre = next(iter(centres)) if centre is None else centre.lower()
-  return centres[centre], centre
-
-
-def _load(path: pathlib.Path, cadence: int, negative: str, spool, grid, facts) -> tuple:
-  """Appends the wanted maps of one file to `spool`; returns them and the grid."""
-  maps = ionex_file.read(path, negative)
-  axes = maps.latitude, maps.longitude
-  if grid is None:
-    grid = axes, path
-  if grid[0] != axes:
-    describe = lambda a: (f'{len(a[0])} x {len(a[1])} (latitude {a[0][0]:g} to {a[0][-1]:g}, '
-                          f'longitude {a[1][0]:g} to {a[1][-1]:g})')
-    raise StoreError(f'{path}: grid {describe(axes)}, but {grid[1].name} has '
-                     f'{describe(grid[0])}; put them into stores of their own')
-  if maps.interval > cadence:
-    raise StoreError(f'{path}: maps every {maps.interval / 60:g} h, coarser than the cadence of '
-                     f'{cadence / 60:g} h; choose --cadence {maps.interval / 60:g}')
-  minutes = maps.epochs.astype(np.int64)
-  wanted = (minutes % cadence == 0) | (maps.interval == cadence)
-  long = _LONG.match(path.name)
-  rank = _RANKS[long[1].upper()] if long else 0
-  found = []
-  for i in np.flatnonzero(wanted):
-    pair = np.stack([maps.tec[i], maps.rms[i]]).tobytes()
-    closing = i == len(minutes) - 1 and i > 0 and (minutes[i] - minutes[0]) % 1440 == 0
-    place = spool.tell() // len(pair)
-    spool.write(pair)
-    found.append(_Map(maps.epochs[i], bool(closing), rank, path.name, zlib.crc32(pair), place))
-  facts['thinned'] += int((~wanted).sum())
-  return found, grid
-
-
-def _chosen(maps: list[_Map], cadence: int, facts) -> list[_Map]:
-  """One map per epoch, in order."""
-  best = {}
-  for one in sorted(maps, key=lambda m: (m.epoch, m.closing, m.rank)):
-    other = best.setdefault(one.epoch, one)
-    if other is one:
-      continue
-    same = other.checksum == one.checksum
-    if (other.closing, other.rank) == (one.closing, one.rank) and not same:
-      raise StoreError(
-          f'{one.file} and {other.file}: different maps of {one.epoch}; remove one of the files')
-    facts['closing' if one.closing else 'duplicate'] += 1
-  step = np.timedelta64(cadence, 'm')
-  joins = lambda m: any(e in best and not best[e].closing for e in [m.epoch + step])
-  kept = [m for m in best.values() if not m.closing or joins(m)]
-  facts['closing'] += len(best) - len(kept)
-  return kept
 
 
 def _even(values: np.ndarray) -> np.ndarray:
@@ -160,7 +67,7 @@ def prepare(
     raise ValueError(f'--cadence {cadence:g}: whole minutes that divide a day, in hours')
   if negative not in ('error', 'zero', 'missing'):
     raise ValueError(f'--negative {negative}: choose error, zero or missing')
-  paths, centre = _files(in_dir, centre)
+  paths, centre = ionex_folder.files(in_dir, centre)
   table = index_table.Drivers.read(indices, f107) if indices else None
   names = [n for n in re.split('[,+]', drivers) if n] if table else []
   described = table.forcings(names) if table else ()
@@ -169,8 +76,10 @@ def prepare(
   options = dict(
       centre=centre, cadence=cadence, split=split, **named, drivers=names, f107=f107,
       missing_drivers=missing_drivers, predicted_drivers=predicted_drivers, negative=negative)
-  contents = {p.name: zlib.crc32(p.read_bytes()) for p in [*paths, *([table.path] if table else [])]}
-  recipe = dict(importer='ionex', version=1, options=options, files=contents)
+  recipe = dict(importer='ionex', version=1, options=options, files=cards.checksums(paths),
+                indices=cards.checksums([table.path] if table else []))
+  if done := cards.already_made(out, recipe):
+    return done
 
   facts = dict(thinned=0, closing=0, duplicate=0)
   grid, maps = None, []
@@ -178,9 +87,9 @@ def prepare(
   parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryFile(dir=parent) as spool:
     for path in tqdm(paths, desc=f'reading {centre}', unit='file'):
-      found, grid = _load(path, minutes, negative, spool, grid, facts)
+      found, grid = ionex_folder.load(path, minutes, negative, spool, grid, facts)
       maps += found
-    kept = _chosen(maps, minutes, facts)
+    kept = ionex_folder.chosen(maps, minutes, facts)
     if not kept:
       raise StoreError(f'{in_dir}: no map on the cadence of {cadence:g} h')
     times = np.array([m.epoch for m in kept])
@@ -210,10 +119,6 @@ def prepare(
         grid=dict(latitude=latitude, longitude=longitude, rows=shape[0], columns=shape[1]),
         licence='IGS analysis centre product: free use with acknowledgement of the centre and IGS',
         description=f'Global ionosphere maps of {centre.upper()}, vertical TEC') as writer:
-      if writer.complete:
-        store = ClipStore(out)
-        print(cards.text(store.meta['card']))
-        return store
       for start, stop in tqdm(spans, desc='writing', unit='clip'):
         blocks = np.zeros((2, stop - start, *stream.shape), np.uint16)
         for i, one in enumerate(kept[start:stop]):

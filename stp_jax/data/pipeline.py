@@ -17,7 +17,7 @@ from stp_jax.data import clip_store, forcings
 from stp_jax.data.spec import DataSpec
 from stp_jax.typing import Batch
 
-_PARTS = ('forcings', 'forcings_known', 'forcings_delay', 'forcings_forecast')
+PARTS = ('forcings', 'forcings_known', 'forcings_delay', 'forcings_forecast')
 
 
 class WindowSource:
@@ -33,7 +33,7 @@ class WindowSource:
     # One row per frame holds the four columns of every forcing: a window is one slice.
     self._columns = np.stack(
         [[fill if c in spec.filled else store.column(part)[:, names.index(c)]
-          for c in spec.columns] for part in _PARTS]
+          for c in spec.columns] for part in PARTS]
     ).transpose(2, 0, 1).reshape(len(fill), -1) if spec.columns else np.zeros((len(fill), 0), 'f4')
 
   def __len__(self) -> int:
@@ -83,20 +83,32 @@ def sources(
   return found
 
 
-def _honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
-  """Replaces the four stored columns by what the forecast may see."""
-  columns = batch.pop('columns')
-  parts = np.split(columns, 4, -1)
-  batch['forcings'] = forcings.select(
-      mode, **dict(zip(('values', 'known', 'delay', 'forecast'), parts)),
-      known_ahead=np.array(spec.known_ahead, bool), mean=np.array(spec.training_mean, np.float32),
-      t_in=t_in, cadence_hours=spec.cadence_hours)
-  bad = np.isnan(batch['forcings']).any((0, 1))
+def honest_columns(
+    parts: dict[str, np.ndarray], spec: DataSpec, mode: str, t_in: int,
+) -> np.ndarray:
+  """What a forecast may see of the stored columns `{part: [B, T, F]}`: `[B, T, F]` float32.
+
+  Raises:
+    ValueError: a driver without any value that was available at issue time.
+  """
+  values, known, delay, forecast = (parts[p] for p in PARTS)
+  seen = forcings.select(
+      mode, values=values, known=known, delay=delay, forecast=forecast,
+      known_ahead=np.array(spec.known_ahead, bool),
+      mean=np.array(spec.training_mean, np.float32), t_in=t_in, cadence_hours=spec.cadence_hours)
+  bad = np.isnan(seen).any((0, 1))
   if bad.any():
     names = ' '.join(n for n, b in zip(spec.columns, bad) if b)
     raise ValueError(f'{spec.name}: {names} not known at issue time for some window; '
                      'data.future_forcings=none, or prepare with complete drivers')
-  batch['observed'] = parts[0]
+  return seen
+
+
+def _honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
+  """Replaces the four stored columns by what the forecast may see."""
+  parts = dict(zip(PARTS, np.split(batch.pop('columns'), 4, -1)))
+  batch['forcings'] = honest_columns(parts, spec, mode, t_in)
+  batch['observed'] = parts['forcings']
   return batch
 
 

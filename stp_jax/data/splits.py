@@ -10,8 +10,8 @@ _BY_TIME = ('train', 'validation', 'test')
 
 # Options of an importer that uses `assign`.
 OPTIONS = {
-    'split': (str, None, "'time' (train, validation, test = the first 80, next 10, last 10 % of the "
-              "frames), 'time:0.7,0.2,0.1', or one name for everything ('test')"),
+    'split': (str, None, "'time' (train, validation, test = the first 80, next 10, last 10 % of "
+              "the frames), 'time:0.7,0.2,0.1', or one name for everything ('test')"),
     'validation': (str, None, 'date ranges of the split validation: 2012-11-20..2012-11-21,2013-02 '
                    '(days, months or years, both ends included)'),
     'test': (str, None, 'date ranges of the split test'),

@@ -35,12 +35,17 @@ class TextFile:
     else:
       self._file = raw
     self._raw = raw
-    self._first = self._read()
-    if self._first is None:
+    try:
+      self._first = self._read()
+      self._refuse_pages()
+    except StoreError:
       self.close()
+      raise
+
+  def _refuse_pages(self) -> None:
+    if self._first is None:
       raise StoreError(f'{self.path}: empty file; download it again')
     if self._first.lstrip(b'\xef\xbb\xbf \t').lower().startswith(_HTML):
-      self.close()
       raise StoreError(
           f'{self.path}: a web page (a login or error page of the archive?), not data; download it '
           'again, logged in (CDDIS needs an Earthdata account)')

@@ -17,7 +17,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
   if len(head) < 3 or head[:2] != MAGIC:
     raise ValueError('no compress (.Z) stream')
   most, block = head[2] & 0x1f, bool(head[2] & 0x80)
-  if not 9 <= most <= 16 or head[2] & 0x60:
+  if not 10 <= most <= 16 or head[2] & 0x60:  # programs disagree on what a limit of 9 means
     raise ValueError('compress (.Z) header asks for an unknown variant')
   first = _CLEAR + 1 if block else _CLEAR
   prefix, suffix = [0] * (1 << most), bytearray(1 << most)
@@ -27,9 +27,6 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
   while group := file.read(width):
     bits, out, now = int.from_bytes(group, 'little'), bytearray(), width
     for i in range(8 * len(group) // now):
-      if free > (1 << now) - 1 and now < most:
-        width = now + 1
-        break
       code = (bits >> (i * now)) & ((1 << now) - 1)
       if block and code == _CLEAR:
         width, free, previous = 9, first, -1
@@ -52,6 +49,9 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         prefix[free], suffix[free] = previous, last
         free += 1
       previous = code
+      if free > (1 << now) - 1 and now < most:
+        width = now + 1
+        break
     if out:
       yield bytes(out)
 

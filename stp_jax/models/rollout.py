@@ -37,7 +37,9 @@ def combine_output(combine: str, output: Array, lagged: Array) -> Array:
   raise ValueError(f'combine {combine!r}: one of {" ".join(COMBINES)}')
 
 
-def _scan(body: Callable, module: nn.Module, *, length, in_axes, out_axes, remat, unroll) -> Callable:
+def _scan(
+    body: Callable, module: nn.Module, *, length, in_axes, out_axes, remat, unroll,
+) -> Callable:
   """nn.scan over time with what a network may own: parameters, batch statistics, dropout."""
   # Linen can carry neither a frozen collection nor one that does not exist.
   carry = module.is_mutable_collection('batch_stats') and 'batch_stats' in module.variables

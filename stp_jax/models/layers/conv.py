@@ -182,7 +182,7 @@ class Conv2D(nn.Module):
       raise ValueError(f'{self.name}: kernel_size {k} is even; give an odd one')
     if inputs % self.groups or self.features % self.groups:
       raise ValueError(
-          f'{self.name}: {inputs} to {self.features} channels do not divide by {self.groups} groups')
+          f'{self.name}: {inputs} to {self.features} channels, {self.groups} groups: not divisible')
     shape = (k, k, inputs // self.groups, self.features)
     kernel = self.param('kernel', kernel_init(self.init, self.groups), shape)[..., first:]
     bias = None

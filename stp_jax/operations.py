@@ -1,0 +1,43 @@
+"""Counts the multiply-additions of a traced function, without compiling it."""
+
+import math
+from collections.abc import Callable
+
+import jax
+
+from stp_jax.models.layers.conv import convolution_method
+
+
+def multiply_adds(function: Callable, *args) -> int:
+  """Multiply-additions of the convolutions and matrix products in one call of `function`.
+
+  Counted as fvcore does: no norms, activations or element-wise work; a depthwise convolution by its
+  taps; a loop by its length. `args` may be jax.ShapeDtypeStruct.
+  """
+  # The rewritten convolutions pad kernels and spell depthwise ones out: count the plain form.
+  with convolution_method('native'):
+    jaxpr = jax.make_jaxpr(function)(*args)
+  return _count(jaxpr.jaxpr)
+
+
+def _count(jaxpr) -> int:
+  return sum(_equation(e) for e in jaxpr.eqns)
+
+
+def _equation(e) -> int:
+  name, params = e.primitive.name, e.params
+  if name == 'conv_general_dilated':
+    kernel = e.invars[1].aval.shape
+    outputs = params['dimension_numbers'].rhs_spec[0]
+    return math.prod(e.outvars[0].aval.shape) * math.prod(kernel) // kernel[outputs]
+  if name == 'dot_general':
+    (contracted, _), _ = params['dimension_numbers']
+    shape = e.invars[0].aval.shape
+    return math.prod(e.outvars[0].aval.shape) * math.prod(shape[i] for i in contracted)
+  if name == 'cond':
+    return max(_count(b.jaxpr) for b in params['branches'])
+  inner = [
+      v for p in params.values() for v in (p if isinstance(p, (tuple, list)) else (p,))
+      if hasattr(v, 'eqns') or hasattr(v, 'jaxpr')]
+  total = sum(_count(getattr(v, 'jaxpr', v)) for v in inner)
+  return total * params['length'] if name == 'scan' else total

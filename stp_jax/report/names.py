@@ -1,0 +1,38 @@
+"""What forecasts and scores are called in print, and how a number is written."""
+
+import math
+
+FORECASTS = {
+    'net': 'net',
+    'persistence': '24-h persistence',
+    'damped_persistence': 'damped persistence',
+    'hourly_climatology': 'hourly climatology',
+    'scaled_climatology': 'scaled climatology',
+    'ar_blend': 'climatology + AR(1) blend',
+}
+
+
+def forecast(name: str, frames_per_day: int = 0, t_in: int = 0) -> str:
+  """The forecast's name; persistence of less than a day is the last frame's."""
+  if name == 'persistence' and t_in and (frames_per_day > t_in or frames_per_day <= 1):
+    return 'persistence (last frame)'
+  return FORECASTS.get(name, name.replace('_', ' '))
+
+
+def number(value, digits: int = 2, sign: bool = False) -> str:
+  """A number for a table; '-' where there is none."""
+  if value is None or math.isnan(float(value)):
+    return '-'
+  value = float(value)
+  if math.isinf(value):
+    return 'inf' if value > 0 else '-inf'
+  if value and abs(value) < 10**-digits:
+    return f'{value:+.1e}' if sign else f'{value:.1e}'
+  return f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
+
+
+def primary(scores: dict) -> str:
+  """'cos_' where the rows have latitudes, so that area counts and not rows; else ''."""
+  net = next(iter(scores['forecasts'].values()))['all']
+  weighted = 'cos_rmse' in net and net['cos_rmse'] != net['rmse']
+  return 'cos_' if weighted else ''

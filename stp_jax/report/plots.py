@@ -1,0 +1,212 @@
+"""The pictures of a report; importing this needs the extra `plots` (matplotlib, Pillow)."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import PIL.Image
+
+from stp_jax.report import names, style
+
+
+def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
+  """RMSE of the net and every baseline against lead time, one panel per stratum with frames."""
+  scores = card['splits'][split]
+  kind, hours = names.primary(scores), scores['lead_hours']
+  strata = [s for s, size in scores['strata'].items() if size['frames'] or s == 'all']
+  panels = ['all', *(s for s in ('quiet', 'storm') if s in strata)] if len(strata) > 2 else ['all']
+  figure = style.figure(5.2 * len(panels) + 2.4 * (len(panels) == 1), 4.2)
+  shared = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+  days = scores['frames_per_day'] > 1 and hours[-1] > 24
+  for axes, stratum in zip(shared, panels):
+    for name, each in scores['forecasts'].items():
+      values = [np.nan if v is None else v for v in each[stratum]['by_lead'][f'{kind}rmse']]
+      look = style.LINES.get(name, dict(linewidth=1.2))
+      axes.plot(hours, values, marker='.' if len(hours) < 4 else None,
+                label=style.label(name, scores['frames_per_day'], card.get('t_in', 0)),
+                **{'linewidth': 1.5, **look})
+    size = scores['strata'][stratum]
+    title = f'{split}: {size["windows"]} windows' if stratum == 'all' else (
+        f'{stratum}: {size["frames"]} frames')
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel('lead time [h]')
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, hours[-1])
+    if days:
+      axes.set_xticks(np.arange(0, hours[-1] + 1, 24 if hours[-1] <= 240 else 48))
+    style.tidy(axes)
+  weights = ', cosine-of-latitude weights' if kind else ''
+  shared[0].set_ylabel(f'RMSE [{scores["units"]}]{weights}')
+  handles, labels = shared[0].get_legend_handles_labels()
+  figure.legend(
+      handles, labels, loc='outside lower center' if len(panels) > 1 else 'outside right upper',
+      ncols=3 if len(panels) > 1 else 1, frameon=False, fontsize=9)
+  figure.suptitle(_title(card), fontsize=11)
+  figure.savefig(path)
+  return path
+
+
+def _title(card: Mapping, more: str = '') -> str:
+  from stp_jax.report import score_card
+  parts = [
+      card.get('name', ''), f'step {card["step"]}' if 'step' in card else '',
+      f'future forcings: {card["future_forcings"]}' if card.get('future_forcings') else '', more,
+      'SIMULATED DATA' if score_card.is_simulated(card) else '']
+  return ' · '.join(p for p in parts if p)
+
+
+class _Scales:
+  """Common colour scales of truth, forecast and error."""
+
+  def __init__(self, example: Mapping):
+    truth, forecast = np.asarray(example['truth']), np.asarray(example['forecast'])
+    both = np.concatenate([truth[np.isfinite(truth)], forecast[np.isfinite(forecast)]])
+    self.error = forecast - truth
+    spread = self.error[np.isfinite(self.error)]
+    low = 0.0 if both.size and both.min() >= 0 else float(both.min(initial=0))
+    self.value = dict(cmap='viridis', vmin=low, vmax=float(both.max(initial=low + 1e-6)))
+    # A few pixels must not bleach the rest: beyond the 99.8th percentile the colour stays.
+    width = float(np.percentile(abs(spread), 99.8)) if spread.size else 1.0
+    self.difference = dict(cmap='RdBu_r', vmin=-max(width, 1e-6), vmax=max(width, 1e-6))
+
+
+def _when(example: Mapping, lead: int, cadence: float) -> str:
+  """Title of a lead: hours ahead and, where the frames have a clock, the time."""
+  text = f'+{(lead + 1) * cadence:g} h' if cadence else f'frame {lead + 1}'
+  times = example.get('times')
+  if times is None or np.size(times) == 0:
+    return text
+  times = np.asarray(times).astype('datetime64[m]')
+  first = len(times) - len(example['truth'])  # times may cover the input too
+  return f'{text}\n{str(times[first + lead]).replace("T", " ")} UT'
+
+
+def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
+  """Truth, forecast and error at up to four lead times, common scales, north up."""
+  truth = np.asarray(example['truth'])
+  cadence = card.get('cadence_hours') if example.get('times') is not None else 0
+  leads = sorted({round(x) for x in np.linspace(0, len(truth) - 1, min(4, len(truth)))})
+  frame = style.MapFrame(truth.shape[1:], example.get('latitude'), example.get('longitude'))
+  scales, units = _Scales(example), example.get('units', '')
+  figure = style.figure(2.9 * len(leads) + 1.6, 6.6)
+  grid = figure.subplots(3, len(leads), squeeze=False)
+  forecast = np.asarray(example['forecast'])
+  rows = (('truth', truth, scales.value), ('forecast', forecast, scales.value),
+          ('forecast - truth', scales.error, scales.difference))
+  for i, (name, values, look) in enumerate(rows):
+    for j, lead in enumerate(leads):
+      image = frame.draw(grid[i, j], values[lead], left=j == 0, bottom=i == 2, **look)
+      if i == 0:
+        grid[i, j].set_title(_when(example, lead, cadence), fontsize=9)
+    grid[i, 0].annotate(
+        name, (-0.42, 0.5), xycoords='axes fraction', rotation=90,
+        va='center', ha='center', fontsize=11, fontweight='bold')
+    if i == 1:
+      figure.colorbar(_mappable(scales.value), ax=list(grid[:2].flat), label=_unit('', units),
+                      fraction=0.05, pad=0.01)
+    if i == 2:
+      figure.colorbar(image, ax=list(grid[2]), label=_unit('error', units), extend='both',
+                      fraction=0.05, pad=0.01)
+  figure.suptitle(_title(card), fontsize=11)
+  figure.savefig(path)
+  return path
+
+
+def _mappable(look: Mapping):
+  normal = style.matplotlib.colors.Normalize(look['vmin'], look['vmax'])
+  return style.matplotlib.cm.ScalarMappable(normal, look['cmap'])
+
+
+def _unit(what: str, units: str) -> str:
+  text = {'TECU': 'total electron content'}.get(units, 'value')
+  return f'{what or text} [{units}]' if units else what or text
+
+
+def animation(
+    path: pathlib.Path, card: Mapping, example: Mapping, milliseconds: int = 200,
+) -> pathlib.Path:
+  """A GIF: truth, forecast and error side by side through the forecast, the last frame held."""
+  truth, forecast = np.asarray(example['truth']), np.asarray(example['forecast'])
+  cadence = card.get('cadence_hours') if example.get('times') is not None else 0
+  frame = style.MapFrame(truth.shape[1:], example.get('latitude'), example.get('longitude'))
+  scales, units = _Scales(example), example.get('units', '')
+  figure = style.figure(11.5, 3.4)
+  panels = figure.subplots(1, 3)
+  columns = ((truth, 'truth', scales.value), (forecast, 'forecast', scales.value),
+             (scales.error, 'forecast - truth', scales.difference))
+  images = []
+  for i, (axes, (values, title, look)) in enumerate(zip(panels, columns)):
+    images.append(frame.draw(axes, values[0], left=i == 0, bottom=True, **look))
+    axes.set_title(title, fontsize=10)
+  figure.colorbar(images[1], ax=list(panels[:2]), label=_unit('', units), pad=0.01)
+  figure.colorbar(images[2], ax=panels[2], label=_unit('error', units), extend='both', pad=0.02)
+  title = figure.suptitle('', fontsize=11)
+  pictures, palette = [], None
+  for lead in range(len(truth)):
+    for image, (values, _, _) in zip(images, columns):
+      shown = values[lead][::-1] if frame.flip else values[lead]
+      image.set_data(np.ma.masked_invalid(shown))
+    title.set_text(_title(card, _when(example, lead, cadence).replace('\n', ' · ')))
+    figure.canvas.draw()
+    if lead == 0:
+      # From here on only the data moves; laying out anew would make the axes tremble.
+      figure.set_layout_engine('none')
+    picture = PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+    # One palette for all frames, or colours flicker.
+    palette = palette or picture.quantize(256, dither=PIL.Image.Dither.NONE)
+    pictures.append(picture.quantize(palette=palette, dither=PIL.Image.Dither.NONE))
+  pictures[0].save(
+      path, save_all=True, append_images=pictures[1:], loop=0,
+      duration=[milliseconds] * (len(pictures) - 1) + [5 * milliseconds])
+  return path
+
+
+def training(path: pathlib.Path, metrics: pathlib.Path) -> pathlib.Path | None:
+  """Loss, validation error, learning rate and gradient norm by step; None without any step."""
+  rows = []
+  for line in metrics.read_text().splitlines():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue  # the half line of a run that was killed
+  series: dict[str, tuple[list, list]] = {}
+  for row in rows:
+    for key, value in row.items():
+      if key != 'step' and isinstance(value, int | float):
+        steps, values = series.setdefault(key, ([], []))
+        steps.append(row['step'])
+        values.append(value)
+  panels = [p for p in (
+      ('loss', ['loss'], True), ('validation RMSE', ['validation/rmse'], False),
+      ('learning rate', ['learning_rate'], False), ('gradient norm', ['grad_norm'], True))
+      if any(k in series for k in p[1])]
+  if not panels:
+    return None
+  figure = style.figure(4.2 * len(panels), 3.4)
+  for axes, (title, keys, logarithmic) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
+                                              panels):
+    for key in keys:
+      steps, values = (np.asarray(x, float) for x in series[key])
+      smooth = _smooth(values)
+      axes.plot(steps, values, color='#9ecae1' if smooth is not None else '#0072B2',
+                linewidth=1.0, marker='.' if len(values) < 30 else None)
+      if smooth is not None:
+        axes.plot(steps, smooth, color='#0072B2', linewidth=1.6)
+      if logarithmic and np.nanmin(values) > 0 and np.nanmax(values) > 4 * np.nanmin(values):
+        axes.set_yscale('log')
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel('step')
+    style.tidy(axes)
+  figure.savefig(path)
+  return path
+
+
+def _smooth(values: np.ndarray) -> np.ndarray | None:
+  """Running mean over a twentieth of the run; None for short or broken series."""
+  width = len(values) // 20
+  if width < 3 or not np.isfinite(values).all():
+    return None
+  padded = np.concatenate([np.full(width, values[:width].mean()), values])
+  total = np.cumsum(np.concatenate([[0], padded]))
+  return ((total[width:] - total[:-width]) / width)[1:]

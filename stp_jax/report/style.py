@@ -1,0 +1,82 @@
+"""One look for every picture: figures without global state, thin axes, colours by forecast."""
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from stp_jax.report import names
+
+# Okabe and Ito's colours keep apart for colour-blind eyes; dashes keep lines apart in print.
+LINES = {
+    'net': dict(color='black', linewidth=2.4, zorder=5),
+    'persistence': dict(color='#D55E00', linestyle='--'),
+    'damped_persistence': dict(color='#E69F00', linestyle='-.'),
+    'hourly_climatology': dict(color='#999999', linestyle=':'),
+    'scaled_climatology': dict(color='#56B4E9', linestyle='-.'),
+    'ar_blend': dict(color='#0072B2', linestyle='-'),
+}
+
+
+def figure(width: float, height: float) -> Figure:
+  """A figure in inches that belongs to no window system and needs no closing."""
+  made = Figure(figsize=(width, height), layout='constrained', dpi=110)
+  FigureCanvasAgg(made)
+  return made
+
+
+def tidy(axes: Axes, grid: bool = True) -> None:
+  """No frame on the right and top, a faint grid behind the lines."""
+  axes.spines[['top', 'right']].set_visible(False)
+  if grid:
+    axes.grid(color='#dddddd', linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def label(forecast: str, frames_per_day: int = 0, t_in: int = 0) -> str:
+  """The forecast's name in a legend."""
+  return names.forecast(forecast, frames_per_day, t_in)
+
+
+class MapFrame:
+  """Where a map stands: `extent` for `imshow` with north up, axis labels and ticks."""
+
+  def __init__(self, shape, latitude=None, longitude=None):
+    height, width = shape
+    self.named = latitude is not None and longitude is not None and (
+        len(latitude) == height and len(longitude) == width)
+    if self.named:
+      lat, lon = np.asarray(latitude, float), np.asarray(longitude, float)
+      dlat, dlon = abs(lat[1] - lat[0]) / 2, abs(lon[1] - lon[0]) / 2
+      # Row 0 may be the north or the south end: `flip` brings north to the top either way.
+      self.flip = lat[0] < lat[-1]
+      self.extent = (lon[0] - dlon, lon[-1] + dlon, lat.min() - dlat, lat.max() + dlat)
+    else:
+      self.flip, self.extent = False, (-0.5, width - 0.5, height - 0.5, -0.5)
+
+  def draw(self, axes: Axes, values: np.ndarray, left: bool, bottom: bool, **options):
+    """Draws `[H, W]`; labels only where the axes stand at the left or bottom edge."""
+    values = np.ma.masked_invalid(values[::-1] if self.flip else values)
+    image = axes.imshow(
+        values, extent=self.extent, origin='upper', interpolation='nearest',
+        aspect='auto' if self.named else 'equal', **options)
+    axes.set_facecolor('#bbbbbb')  # missing
+    if self.named:
+      west, east, south, north = self.extent
+      step = 90 if east - west > 200 else None
+      if step:
+        axes.set_xticks(np.arange(-180, 181, step))
+      if north - south > 100:
+        axes.set_yticks(np.arange(-60, 61, 30))
+      axes.set_xlim(west, east)
+      axes.set_ylim(south, north)
+    axes.tick_params(labelleft=left, labelbottom=bottom, labelsize=8)
+    if left:
+      axes.set_ylabel('latitude [°N]' if self.named else 'row', fontsize=8)
+    if bottom:
+      axes.set_xlabel('longitude [°E]' if self.named else 'column', fontsize=8)
+    return image
+
+
+__all__ = ['LINES', 'MapFrame', 'figure', 'label', 'matplotlib', 'tidy']

@@ -11,12 +11,8 @@ Times are medians; other work on the machine shows in them, but hardly in the ra
 import argparse
 import json
 import pathlib
-import resource
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -25,10 +21,11 @@ import numpy as np
 import optax
 
 from stp_jax import config as configs
-from stp_jax.data.clip_store import ClipStore, Stream, StoreWriter
+from stp_jax.data.clip_store import ClipStore, StoreWriter, Stream
+from stp_jax.measure import multiply_adds, peak_mib, seconds_per_call, temporary_mib
 from stp_jax.models import Forecaster, build
 from stp_jax.models.layers.conv import convolution_method
-from stp_jax.operations import multiply_adds
+from stp_jax.models.layers.patches import patchify, unpatchify
 
 PARTS = ('models', 'loader', 'conv_scan')
 # A CPU-sized run of each, and its size in the Channel Mixer Layer's Table 1.
@@ -37,24 +34,6 @@ SMALL = dict(
     simvp=dict(patch=1, backbone=dict(hid_S=16, hid_T=128, N_T=4)),
 )
 PAPER = dict(convlstm=dict(patch=4, backbone={}), simvp=dict(patch=1, backbone={}))
-
-
-def _peak_mib() -> float:
-  # Linux counts kilobytes, macOS bytes.
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
-
-
-def _seconds(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-  """Median seconds per call, the functions taking turns; one unmeasured call of each first."""
-  times = {name: [] for name in functions}
-  for i in range(rounds + 1):
-    for name, function in functions.items():
-      start = time.perf_counter()
-      jax.block_until_ready(function())
-      if i:
-        times[name].append(time.perf_counter() - start)
-  return {name: statistics.median(values) for name, values in times.items()}
 
 
 def model_row(
@@ -67,54 +46,52 @@ def model_row(
       rng.random((batch, total, *shape[:2], channels), np.float32))
   frames = draw(shape[2])
   forcings = draw(model.fusion.forcings) if model.fusion.forcings else None
+  calendar = jnp.ones((batch, total, 2))
   variables = jax.jit(lambda: model.init(jax.random.key(0), frames, forcings))()
   params = variables.pop('params')
   optimizer = optax.adam(1e-4)
 
-  def predict(params, rest, frames, forcings):
-    return model.apply({'params': params, **rest}, frames[:, :model.t_in], forcings).prediction
+  def predict(params, rest, frames, forcings, calendar):
+    return model.apply(
+        {'params': params, **rest}, frames[:, :model.t_in], forcings, calendar=calendar).prediction
 
-  def train(params, rest, opt_state, frames, forcings):
+  def train(params, rest, opt_state, frames, forcings, calendar):
     def loss(params):
       output, new = model.apply(
-          {'params': params, **rest}, frames, forcings, train=True, mutable=['batch_stats'],
-          rngs={'dropout': jax.random.key(0)})
+          {'params': params, **rest}, frames, forcings, train=True, calendar=calendar,
+          mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)})
       return jnp.mean((output.prediction - frames[:, model.t_in:]) ** 2), new
     grads, new = jax.grad(loss, has_aux=True)(params)
     updates, opt_state = optimizer.update(grads, opt_state)
     return optax.apply_updates(params, updates), {**rest, **new}, opt_state
 
+  data = frames, forcings, calendar
   one = [None if x is None else jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-         for x in (frames, forcings)]
+         for x in data]
   macs = multiply_adds(predict, params, variables, *one)
   start = time.perf_counter()
-  inference = jax.jit(predict).lower(params, variables, frames, forcings).compile()
+  inference = jax.jit(predict).lower(params, variables, *data).compile()
   compiled = time.perf_counter()
   state = [params, variables, optimizer.init(params)]
-  training = jax.jit(train, donate_argnums=(0, 1, 2)).lower(*state, frames, forcings).compile()
+  training = jax.jit(train, donate_argnums=(0, 1, 2)).lower(*state, *data).compile()
   compile_seconds = compiled - start, time.perf_counter() - compiled
-  infer_seconds = _seconds(
-      {'infer': lambda: inference(params, variables, frames, forcings)}, rounds)['infer']
+  infer_seconds = seconds_per_call(
+      {'infer': lambda: inference(params, variables, *data)}, rounds)['infer']
   counted = sum(x.size for x in jax.tree.leaves(params))
 
   def step():
-    state[:] = training(*state, frames, forcings)
+    state[:] = training(*state, *data)
     return state
 
-  train_seconds = _seconds({'train': step}, rounds)['train']
+  train_seconds = seconds_per_call({'train': step}, rounds)['train']
   return dict(
       model=name, batch=batch, t_in=model.t_in, t_out=model.t_out, shape=list(shape),
       forcings=model.fusion.forcings, parameters=counted, gmacs=round(macs / 1e9, 3),
       compile_infer_s=round(compile_seconds[0], 2), compile_train_s=round(compile_seconds[1], 2),
       infer_samples_per_s=round(batch / infer_seconds, 3),
       train_samples_per_s=round(batch / train_seconds, 3),
-      infer_temporary_mib=_temporary_mib(inference), train_temporary_mib=_temporary_mib(training),
-      process_peak_mib=round(_peak_mib(), 1))
-
-
-def _temporary_mib(compiled) -> float | None:
-  analysis = compiled.memory_analysis()  # None where a backend does not say
-  return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 1)
+      infer_temporary_mib=temporary_mib(inference), train_temporary_mib=temporary_mib(training),
+      process_peak_mib=round(peak_mib(), 1))
 
 
 def loader_row(
@@ -165,7 +142,6 @@ def conv_scan_row(
     return jnp.mean((predictions - frames[:, 1:]) ** 2)
 
   def unrolled(params):
-    from stp_jax.models.layers.patches import patchify, unpatchify
     patched, backbone, predictions = patchify(frames, 4), model.backbone, []
     carry = backbone.initial_carry(patched[:, 0], total - 1)
     for t in range(total - 1):
@@ -185,7 +161,7 @@ def conv_scan_row(
   difference = max(
       float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
       for a, b in zip(*map(jax.tree.leaves, results.values())))
-  seconds = _seconds({n: (lambda f=f: f(params)) for n, f in compiled.items()}, rounds)
+  seconds = seconds_per_call({n: (lambda f=f: f(params)) for n, f in compiled.items()}, rounds)
   return dict(
       scan_s=round(seconds['scan'], 3), unrolled_s=round(seconds['unrolled'], 3),
       ratio=round(seconds['scan'] / seconds['unrolled'], 3), relative_difference=difference,

@@ -67,13 +67,13 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
   return {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
 
 
-def fit_baselines(task, stores: Sequence[clip_store.ClipStore], tables: PyTree | None = None
+def fit_baselines(task, stores: Sequence[clip_store.ClipStore]
                   ) -> dict[str, np.ndarray] | None:
   """The baselines' tables from the training clips, or None for frames without a clock."""
   data, spec = task.config.data, task.spec
   if not task.has_clock:
     return None
-  tables = tables or task.fit_climatology(stores, data.train_splits)
+  tables = task.fit_climatology(stores, data.train_splits)
   found = pipeline.sources(stores, spec, data.train_splits, task.length, data.stride)
   prepare = jax.jit(task.baseline_batch)
   batches = (prepare({k: b[k] for k in ('frames', 'forcings', 'mask')})
@@ -82,18 +82,26 @@ def fit_baselines(task, stores: Sequence[clip_store.ClipStore], tables: PyTree |
       batches, tables, t_in=task.t_in, t_out=task.t_out, row_weights=spec.row_weights)
 
 
-def load_baselines(run) -> dict[str, np.ndarray] | None:
-  """The tables a run wrote beside its checkpoints, or None."""
-  path = pathlib.Path(run) / 'baselines.npz'
-  return dict(np.load(path)) if path.exists() else None
+def baselines_of(run, task, config) -> dict[str, np.ndarray] | None:
+  """The baselines fitted on a run's training clips, once: `<run>/baselines.npz`.
 
-
-def save_baselines(run, fitted: dict[str, np.ndarray]) -> None:
-  """Writes `<run>/baselines.npz`."""
+  None where the training stores are not at hand (a converted checkpoint) or carry no clock:
+  persistence alone is then the baseline.
+  """
   path = pathlib.Path(run) / 'baselines.npz'
-  temporary = path.with_name('baselines.tmp.npz')
-  np.savez_compressed(temporary, **fitted)
-  temporary.replace(path)
+  if path.exists():
+    return dict(np.load(path))
+  try:
+    stores = datasets.open_stores(config)
+    fitted = fit_baselines(task, stores)
+  except ValueError as error:
+    print(f'baselines: only persistence, because {error}', file=sys.stderr)
+    return None
+  if fitted is not None and jax.process_index() == 0:
+    temporary = path.with_name('baselines.tmp.npz')
+    np.savez_compressed(temporary, **fitted)
+    temporary.replace(path)
+  return fitted
 
 
 def card(
@@ -165,7 +173,7 @@ def evaluate(
   for s in stores:
     _check_grid(s, loaded.spec)
   mesh = sharding.make_mesh()
-  fitted = load_baselines(run)
+  fitted = baselines_of(run, task, config)
   splits = tuple(split) or tuple(
       s for s in config.data.test_splits if any(s in t.splits for t in stores))
   if not splits:

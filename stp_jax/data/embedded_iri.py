@@ -9,6 +9,7 @@ PyIRI changes process-wide logging and imports a plotting library: it is only ev
 processes, started as `python -m stp_jax.data.embedded_iri FOLDER MONTH...`.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -18,6 +19,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,13 +53,26 @@ def cache_folder(cache: str | os.PathLike | None) -> pathlib.Path:
 
 def _load(folder: pathlib.Path, month: int) -> tuple[np.ndarray, np.ndarray] | None:
   try:
-    with np.load(folder / f'month-{month:02d}.npz') as file:
+    with (folder / f'month-{month:02d}.npz').open('rb') as raw, np.load(raw) as file:
       tec, dip = file['tec'], file['dip']
-  except (OSError, ValueError, KeyError, EOFError):  # absent, or cut short by a full disk
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent or cut short
     return None
   grid = (len(LATITUDE), len(LONGITUDE))
   good = tec.shape == (len(F107), len(HOURS), *grid) and dip.shape == grid
   return (tec, dip) if good and np.isfinite(tec).all() else None
+
+
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path):
+  """One process at a time; the lock falls with the process that holds it."""
+  try:
+    import fcntl
+  except ImportError:  # no POSIX: work may be done twice, files are still whole
+    yield
+    return
+  with (folder / 'lock').open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 def cube(
@@ -82,12 +97,15 @@ def cube(
   except OSError as error:
     raise clip_store.StoreError(f'{folder}: {error.strerror}; choose another --cache') from error
   found = {m: _load(folder, m) for m in months}
-  missing = [m for m, value in found.items() if value is None]
-  if missing:
-    for month in missing:
-      (folder / f'month-{month:02d}.npz').unlink(missing_ok=True)
-    _compute(folder, missing, processes)
-    found |= {m: _load(folder, m) for m in missing}
+  if any(value is None for value in found.values()):
+    with _lock(folder):  # whoever came first may have made them by now
+      found = {m: _load(folder, m) for m in months}
+      missing = [m for m, value in found.items() if value is None]
+      for stale in [folder / f'month-{m:02d}.npz' for m in missing] + [*folder.glob('*.tmp')]:
+        stale.unlink(missing_ok=True)
+      if missing:
+        _compute(folder, missing, processes)
+      found |= {m: _load(folder, m) for m in missing}
     if lost := [m for m, value in found.items() if value is None]:
       raise clip_store.StoreError(f'{folder}: month {lost[0]} is unreadable; delete the folder')
   return {m: found[m][0] for m in months}, found[months[0]][1]

@@ -20,9 +20,9 @@ class Scores:
   """
 
   def __init__(self, *, cadence_hours: float = 1.0, units: str = '1', frames_per_day: int = 0):
-    """`frames_per_day` 0: 24 / cadence; then 'day' is a group of that many leads."""
+    """`frames_per_day` 0: 24 / cadence; `cadence_hours` 0: frames without a clock, 1 a 'day'."""
     self.cadence_hours, self.units = cadence_hours, units
-    self.frames_per_day = frames_per_day or max(1, round(24 / cadence_hours))
+    self.frames_per_day = frames_per_day or max(1, round(24 / cadence_hours if cadence_hours else 1))
     self.sums: dict[str, np.ndarray] = {}  # 'forecast/stratum/stat': float64 [T]
 
   def _add(self, key: str, value: np.ndarray) -> None:
@@ -96,7 +96,7 @@ class Scores:
     """Everything as plain JSON.
 
     Returns:
-      `units`, `cadence_hours`, `frames_per_day`, `lead_hours` [T], `windows` (of stratum all),
+      `units`, `cadence_hours`, `frames_per_day`, `leads` (T), `lead_hours` [T], `windows` (of all),
       `strata` {name: {windows, frames}}, `forecasts` {forecast: {stratum: scores}}. `scores`:
       `rmse`, `mae`, `bias` and `cos_rmse`, `cos_mae`, `cos_bias` in `units`, the means of every
       other statistic, `gain` and `cos_gain` (% lower RMSE than `reference`; absent without it),
@@ -127,7 +127,7 @@ class Scores:
         _add_gain(result[forecast][name], result[reference][name])
     return dict(
         units=self.units, cadence_hours=self.cadence_hours, frames_per_day=self.frames_per_day,
-        lead_hours=[float((i + 1) * self.cadence_hours) for i in range(leads)],
+        lead_hours=[float((i + 1) * self.cadence_hours) for i in range(leads)], leads=leads,
         windows=int(self.sums['/all/windows'][0]), reference=reference,
         strata={name: dict(
             windows=int(self.sums[f'/{name}/windows'][0]),

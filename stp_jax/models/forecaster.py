@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from stp_jax.models import anchor as anchors
@@ -66,7 +67,7 @@ class Forecaster(nn.Module):
       forcings: `[B, t_in + t_out, H, W, A]` normalised planes, or None.
       use_true: `[B, t_in + t_out]`, nonzero where a recurrent backbone is fed the true frame;
         None: in the input only. Chunk networks always get the true input and their own chunks.
-      train: dropout and batch statistics.
+      train: dropout, batch statistics, and the backbone's terms that compare with true frames.
       calendar, driver: for the climatology, see `anchor.climatology`.
 
     Returns:
@@ -81,14 +82,14 @@ class Forecaster(nn.Module):
     total = self.t_in + self.t_out
     if given < total:
       frames = jnp.pad(frames, ((0, 0), (0, total - given), (0, 0), (0, 0), (0, 0)))
+    target = frames[:, self.t_in:]
     base, scale = self._anchor(frames, calendar, driver)
     if base is not None:
       frames = (frames - base) / scale
     if use_true is None:
       use_true = jnp.broadcast_to(jnp.arange(total) < self.t_in, (b, total))
-    prediction, context, terms = self._rollout(
-        self._patched(frames), None if forcings is None else self._patched(forcings), use_true,
-        train)
+    planes = self._patched(forcings) if self._fused else None
+    prediction, context, terms = self._rollout(self._patched(frames), planes, use_true, train)
 
     def back(patched, times):
       if patched is None:
@@ -96,9 +97,13 @@ class Forecaster(nn.Module):
       image = unpatchify(patched, self.fusion.patch)[:, :, :height, :width]
       return image if base is None else image * scale + base[:, times]
 
+    prediction = back(prediction, slice(self.t_in, total))
+    if train and given == total and hasattr(self.backbone, 'target_terms'):
+      # A frame with holes is no target where it has them.
+      known = jnp.where(jnp.isfinite(target), target, jax.lax.stop_gradient(prediction))
+      terms = {**terms, **self.backbone.target_terms(prediction, known)}
     return Output(
-        prediction=back(prediction, slice(self.t_in, total)),
-        context=back(context, slice(1, self.t_in)), terms=terms)
+        prediction=prediction, context=back(context, slice(1, self.t_in)), terms=terms)
 
   def _check(self, frames, forcings):
     total = self.t_in + self.t_out
@@ -107,12 +112,15 @@ class Forecaster(nn.Module):
           f'frames {frames.shape}: expected [B, {self.t_in} or {total}, H, W, {self.channels}]')
     if frames.shape[-1] != self.channels:
       raise ValueError(f'frames have {frames.shape[-1]} channels, the model {self.channels}')
-    expected = self.fusion.forcings if self.fusion.kind != 'none' else 0
-    if expected:
-      shape = (*frames.shape[:1], total, *frames.shape[2:4], expected)
+    if self._fused:
+      shape = (*frames.shape[:1], total, *frames.shape[2:4], self.fusion.forcings)
       if forcings is None or forcings.shape != shape:
         got = None if forcings is None else forcings.shape
         raise ValueError(f'forcings {got}: fusion {self.fusion.kind} expects {shape}')
+
+  @property
+  def _fused(self) -> bool:
+    return self.fusion.kind != 'none' and self.fusion.forcings > 0
 
   @property
   def channels(self) -> int:
@@ -128,8 +136,6 @@ class Forecaster(nn.Module):
     common = dict(
         fuse=self.fusion, combine=combine_name(self.combine, self.anchor),
         lag=self.lag if self.lag <= self.t_in else 1, remat=self.remat, unroll=self.unroll)
-    if self.fusion.kind == 'none' or not self.fusion.forcings:
-      forcings = None
     if self.backbone.kind == 'chunks':
       prediction, terms = rollout_chunks(
           self.backbone, frames, forcings, t_in=self.t_in, t_out=self.t_out, train=train, **common)

@@ -19,6 +19,17 @@ def forecast(name: str, frames_per_day: int = 0, t_in: int = 0) -> str:
   return FORECASTS.get(name, name.replace('_', ' '))
 
 
+def ordered(forecasts: dict) -> dict:
+  """The net first, then the baselines from the plainest to the best informed."""
+  known = [n for n in FORECASTS if n in forecasts]
+  return {n: forecasts[n] for n in [*known, *(n for n in forecasts if n not in FORECASTS)]}
+
+
+def net(scores: dict) -> dict:
+  """The net's scores by stratum, or the first forecast's where no net was scored."""
+  return next(iter(ordered(scores['forecasts']).values()))
+
+
 def number(value, digits: int = 2, sign: bool = False) -> str:
   """A number for a table; '-' where there is none."""
   if value is None or math.isnan(float(value)):
@@ -26,13 +37,18 @@ def number(value, digits: int = 2, sign: bool = False) -> str:
   value = float(value)
   if math.isinf(value):
     return 'inf' if value > 0 else '-inf'
-  if value and abs(value) < 10**-digits:
-    return f'{value:+.1e}' if sign else f'{value:.1e}'
+  if value and abs(value) < 10**-digits and not sign:
+    return f'{value:.1e}'
   return f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
+
+
+def clock(card: dict, scores: dict) -> bool:
+  """Whether lead times are hours; frames without a clock are counted (`clock`, cadence 0)."""
+  return bool(card.get('clock', True) and scores['cadence_hours'])
 
 
 def primary(scores: dict) -> str:
   """'cos_' where the rows have latitudes, so that area counts and not rows; else ''."""
-  net = next(iter(scores['forecasts'].values()))['all']
-  weighted = 'cos_rmse' in net and net['cos_rmse'] != net['rmse']
+  scores = net(scores)['all']
+  weighted = 'cos_rmse' in scores and scores['cos_rmse'] != scores['rmse']
   return 'cos_' if weighted else ''

@@ -13,26 +13,36 @@ from stp_jax.report import names, style
 def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
   """RMSE of the net and every baseline against lead time, one panel per stratum with frames."""
   scores = card['splits'][split]
-  kind, hours = names.primary(scores), scores['lead_hours']
+  kind, clock = names.primary(scores), names.clock(card, scores)
+  hours = scores['lead_hours'] if clock else list(range(1, scores['leads'] + 1))
   strata = [s for s, size in scores['strata'].items() if size['frames'] or s == 'all']
   panels = ['all', *(s for s in ('quiet', 'storm') if s in strata)] if len(strata) > 2 else ['all']
   figure = style.figure(5.2 * len(panels) + 2.4 * (len(panels) == 1), 4.2)
   shared = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-  days = scores['frames_per_day'] > 1 and hours[-1] > 24
+  days = clock and scores['frames_per_day'] > 1 and hours[-1] > 24
+  top = _top(scores, kind, panels, days)
   for axes, stratum in zip(shared, panels):
-    for name, each in scores['forecasts'].items():
-      values = [np.nan if v is None else v for v in each[stratum]['by_lead'][f'{kind}rmse']]
-      look = style.LINES.get(name, dict(linewidth=1.2))
-      axes.plot(hours, values, marker='.' if len(hours) < 4 else None,
-                label=style.label(name, scores['frames_per_day'], card.get('t_in', 0)),
-                **{'linewidth': 1.5, **look})
+    # A stratum is scarce: by day it is a number, by lead it would be noise.
+    by_day = days and stratum != 'all'
+    size = scores['frames_per_day']
+    x = [np.mean(hours[i:i + size]) for i in range(0, len(hours), size)] if by_day else hours
+    for name, each in names.ordered(scores['forecasts']).items():
+      values = each[stratum]['by_day' if by_day else 'by_lead'][f'{kind}rmse']
+      values = [np.nan if v is None else float(v) for v in values]
+      text = names.forecast(name, size, card.get('t_in', 0))
+      seen = [v for v in values if v < top]
+      if stratum == 'all' and not seen and np.isfinite(values).any():
+        text += f' (off scale: {np.nanmean(values):.1f})'
+      axes.plot(x, values, marker='o' if len(x) < 12 else None, markersize=4, label=text,
+                **{'linewidth': 1.5, **style.LINES.get(name, {})})
     size = scores['strata'][stratum]
-    title = f'{split}: {size["windows"]} windows' if stratum == 'all' else (
-        f'{stratum}: {size["frames"]} frames')
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel('lead time [h]')
-    axes.set_ylim(bottom=0)
+    axes.set_title(
+        f'split {split}: {size["windows"]} windows' if stratum == 'all' else
+        f'{stratum}, by day: {size["frames"]} frames' if by_day else
+        f'{stratum}: {size["frames"]} frames', fontsize=10)
+    axes.set_xlabel('lead time [h]' if clock else 'lead [frames]')
     axes.set_xlim(0, hours[-1])
+    axes.set_ylim(0, top)
     if days:
       axes.set_xticks(np.arange(0, hours[-1] + 1, 24 if hours[-1] <= 240 else 48))
     style.tidy(axes)
@@ -45,6 +55,18 @@ def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
   figure.suptitle(_title(card), fontsize=11)
   figure.savefig(path)
   return path
+
+
+def _top(scores: Mapping, kind: str, panels: list[str], days: bool) -> float:
+  """Upper end of the RMSE axis: a forecast far above the others must not squeeze them together."""
+  peaks = {}
+  for name, each in scores['forecasts'].items():
+    values = [float(v) for p in panels
+              for v in each[p]['by_day' if days and p != 'all' else 'by_lead'][f'{kind}rmse']
+              if v is not None]
+    peaks[name] = max(values, default=0.0)
+  floor = max(peaks.get('net', 0), peaks.get('persistence', 0)) or max(peaks.values())
+  return 1.1 * max([p for p in peaks.values() if p <= 1.5 * floor], default=1.0) or 1.0
 
 
 def _title(card: Mapping, more: str = '') -> str:
@@ -100,7 +122,7 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
       if i == 0:
         grid[i, j].set_title(_when(example, lead, cadence), fontsize=9)
     grid[i, 0].annotate(
-        name, (-0.42, 0.5), xycoords='axes fraction', rotation=90,
+        name, (-0.36, 0.5), xycoords='axes fraction', rotation=90,
         va='center', ha='center', fontsize=11, fontweight='bold')
     if i == 1:
       figure.colorbar(_mappable(scales.value), ax=list(grid[:2].flat), label=_unit('', units),
@@ -142,7 +164,7 @@ def animation(
   figure.colorbar(images[1], ax=list(panels[:2]), label=_unit('', units), pad=0.01)
   figure.colorbar(images[2], ax=panels[2], label=_unit('error', units), extend='both', pad=0.02)
   title = figure.suptitle('', fontsize=11)
-  pictures, palette = [], None
+  pictures, palette = [], _palette(scales)
   for lead in range(len(truth)):
     for image, (values, _, _) in zip(images, columns):
       shown = values[lead][::-1] if frame.flip else values[lead]
@@ -153,13 +175,21 @@ def animation(
       # From here on only the data moves; laying out anew would make the axes tremble.
       figure.set_layout_engine('none')
     picture = PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
-    # One palette for all frames, or colours flicker.
-    palette = palette or picture.quantize(256, dither=PIL.Image.Dither.NONE)
     pictures.append(picture.quantize(palette=palette, dither=PIL.Image.Dither.NONE))
   pictures[0].save(
       path, save_all=True, append_images=pictures[1:], loop=0,
       duration=[milliseconds] * (len(pictures) - 1) + [5 * milliseconds])
   return path
+
+
+def _palette(scales: _Scales) -> PIL.Image.Image:
+  """Both colour scales and greys: one palette for all frames, or colours flicker and clump."""
+  parts = [style.matplotlib.colormaps[look['cmap']](np.linspace(0, 1, 108))[:, :3]
+           for look in (scales.value, scales.difference)]
+  parts.append(np.linspace(0, 1, 40)[:, None].repeat(3, 1))
+  image = PIL.Image.new('P', (1, 1))
+  image.putpalette(np.round(np.concatenate(parts) * 255).astype(np.uint8).tobytes())
+  return image
 
 
 def training(path: pathlib.Path, metrics: pathlib.Path) -> pathlib.Path | None:
@@ -178,7 +208,7 @@ def training(path: pathlib.Path, metrics: pathlib.Path) -> pathlib.Path | None:
         steps.append(row['step'])
         values.append(value)
   panels = [p for p in (
-      ('loss', ['loss'], True), ('validation RMSE', ['validation/rmse'], False),
+      ('loss', ['loss'], True), ('validation RMSE [units of the data]', ['validation/rmse'], False),
       ('learning rate', ['learning_rate'], False), ('gradient norm', ['grad_norm'], True))
       if any(k in series for k in p[1])]
   if not panels:
@@ -188,7 +218,7 @@ def training(path: pathlib.Path, metrics: pathlib.Path) -> pathlib.Path | None:
                                               panels):
     for key in keys:
       steps, values = (np.asarray(x, float) for x in series[key])
-      smooth = _smooth(values)
+      smooth = _smooth(values) if logarithmic else None  # what a schedule says is exact
       axes.plot(steps, values, color='#9ecae1' if smooth is not None else '#0072B2',
                 linewidth=1.0, marker='.' if len(values) < 30 else None)
       if smooth is not None:

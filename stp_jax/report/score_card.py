@@ -22,13 +22,16 @@ def is_simulated(card: Mapping) -> bool:
       for d in card.get('data', ()))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> list[str]:
+  """A Markdown table that reads well as plain text; columns not in `left` go to the right."""
   widths = [max(len(str(r[i])) for r in (header, *rows)) for i in range(len(header))]
-  cells = lambda row: [  # the first column to the left, numbers to the right
-      str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
-  line = lambda row: '| ' + ' | '.join(cells(row)) + ' |'
-  rule = '|' + '|'.join('-' * (w + 2 - (i > 0)) + ':' * (i > 0) for i, w in enumerate(widths)) + '|'
-  return [line(header), rule, *map(line, rows), '']
+  def line(row):
+    cells = (str(c).ljust(w) if i in left else str(c).rjust(w)
+             for i, (c, w) in enumerate(zip(row, widths)))
+    return '| ' + ' | '.join(cells) + ' |'
+  rule = '|'.join(
+      '-' * (w + 2) if i in left else '-' * (w + 1) + ':' for i, w in enumerate(widths))
+  return [line(header), f'|{rule}|', *map(line, rows), '']
 
 
 def _facts(card: Mapping) -> list[str]:
@@ -47,30 +50,30 @@ def _facts(card: Mapping) -> list[str]:
       ('data', ('SIMULATED: ' if is_simulated(card) else '') + (data or '-')),
       ('trained on', (card.get('trained_on') or {}).get('name', '-')),
       ('input, forecast', f'{card.get("t_in", "-")} frames, {card.get("t_out", "-")} frames'
-       + (f', one every {cadence:g} h' if cadence else '')),
+       + (f', one every {cadence:g} h' if cadence and card.get('clock', True) else '')),
       ('channels', f'{len(channels)}: {" ".join(channels)}' if channels else '-'),
       ('future forcings', f'{mode}: {FORCINGS.get(mode, "")}' if mode else '-'),
   ]
   if card.get('filled'):
     rows.append(('drivers not in the data, filled', ' '.join(card['filled'])))
-  return _table(('', ''), [(a, str(b).replace('|', '/')) for a, b in rows])
+  return [*(f'- {name}: {value}' for name, value in rows), '']
 
 
-def _columns(scores: Mapping) -> tuple[list[str], str, list[int]]:
+def _columns(card: Mapping, scores: Mapping) -> tuple[list[str], str, list[int]]:
   """Column titles, and which entries of `by_day` or `by_lead` they show."""
-  days = math.ceil(len(scores['lead_hours']) / scores['frames_per_day'])
-  if 1 < days <= 10:
-    return [f'day {i + 1}' for i in range(days)], 'by_day', list(range(days))
-  leads = len(scores['lead_hours'])
+  leads, size = scores['leads'], scores['frames_per_day']
+  if names.clock(card, scores) and size < leads <= 10 * size:
+    days = range(math.ceil(leads / size))
+    return [f'day {i + 1}' for i in days], 'by_day', list(days)
   shown = sorted({0, (leads - 1) // 2, leads - 1})
   return [f'frame {i + 1}' for i in shown], 'by_lead', shown
 
 
 def _main(card: Mapping, scores: Mapping, kind: str, stratum: str = 'all') -> list[str]:
-  titles, part, shown = _columns(scores)
+  titles, part, shown = _columns(card, scores)
   units = scores['units']
   rows = []
-  for name, strata in scores['forecasts'].items():
+  for name, strata in names.ordered(scores['forecasts']).items():
     s = strata[stratum]
     rows.append([
         names.forecast(name, scores['frames_per_day'], card.get('t_in', 0)),
@@ -90,7 +93,7 @@ def _strata(card: Mapping, scores: Mapping, kind: str) -> list[str]:
           cell for s in strata for cell in (
               names.number(each[s][f'{kind}rmse']),
               names.number(each[s].get(f'{kind}gain'), 1, sign=True)))]
-      for name, each in scores['forecasts'].items()]
+      for name, each in names.ordered(scores['forecasts']).items()]
   header = ['forecast']
   for name in strata:
     header += [f'{name}: RMSE [{units}]', 'gain [%]']
@@ -100,7 +103,7 @@ def _strata(card: Mapping, scores: Mapping, kind: str) -> list[str]:
 
 
 def _protocols(card: Mapping, scores: Mapping) -> list[str]:
-  net = next(iter(scores['forecasts'].values()))['all']
+  net = names.net(scores)['all']
   if 'mse_sum' not in net:
     return []
   n = names.number
@@ -117,12 +120,17 @@ def _protocols(card: Mapping, scores: Mapping) -> list[str]:
       ('ssim', n(net.get('upstream_ssim'), 4), '1', 'data range 2 on frames in 0..1: too high'),
       ('psnr', n(net.get('upstream_psnr')), 'dB', 'prediction clipped to 0..1'),
       ('snr', n(net.get('upstream_snr')), 'dB', 'prediction clipped to 0..1')]
+  if card.get('divisor') and card.get('shape') and root is not None:
+    size = math.prod(card['shape'])
+    upstream += [
+        ('RMSE', n(card['divisor'] * root / size**0.5), scores['units'], 'every pixel of a frame'),
+        ('MAE', n(card['divisor'] * float(net['mae_sum']) / size), scores['units'], 'likewise')]
   header = ('score of the net', 'value', 'unit', 'how')
   return [
       '**Protocol `standard`** (RMSE in physical units, the rest of frames scaled to 0..1)', '',
-      *_table(header, standard),
+      *_table(header, standard, left=(0, 2, 3)),
       '**Protocol `upstream`** (frames scaled to 0..1, padding rows included: only to compare with '
-      'published tables)', '', *_table(header, upstream)]
+      'published tables)', '', *_table(header, upstream, left=(0, 2, 3))]
 
 
 def _summary(card: Mapping, scores: Mapping, kind: str) -> list[str]:
@@ -198,7 +206,7 @@ def compact(card: Mapping) -> dict:
                 rmse=s[f'{kind}rmse'], mae=s[f'{kind}mae'], bias=s[f'{kind}bias'],
                 gain=s.get(f'{kind}gain'), rmse_by_day=s['by_day'][f'{kind}rmse'])
                 for stratum, s in strata.items()}
-            for name, strata in scores['forecasts'].items()})
+            for name, strata in names.ordered(scores['forecasts']).items()})
   units = next(iter(card['splits'].values()))['units']
   facts = {k: v for k, v in card.items() if k != 'splits'}
   return dict(

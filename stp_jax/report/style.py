@@ -6,8 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from stp_jax.report import names
-
 # Okabe and Ito's colours keep apart for colour-blind eyes; dashes keep lines apart in print.
 LINES = {
     'net': dict(color='black', linewidth=2.4, zorder=5),
@@ -32,11 +30,6 @@ def tidy(axes: Axes, grid: bool = True) -> None:
   if grid:
     axes.grid(color='#dddddd', linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def label(forecast: str, frames_per_day: int = 0, t_in: int = 0) -> str:
-  """The forecast's name in a legend."""
-  return names.forecast(forecast, frames_per_day, t_in)
 
 
 class MapFrame:
@@ -79,4 +72,4 @@ class MapFrame:
     return image
 
 
-__all__ = ['LINES', 'MapFrame', 'figure', 'label', 'matplotlib', 'tidy']
+__all__ = ['LINES', 'MapFrame', 'figure', 'matplotlib', 'tidy']

@@ -160,6 +160,30 @@ def test_a_failing_climatology_is_one_line(tmp_path):
     embedded_iri.cube([1], cache=tmp_path / 'file')
 
 
+@needs_pyiri
+def test_a_damaged_month_in_the_cache_is_made_again(tmp_path, monkeypatch):
+  cubes, dip = fake_cube([1, 2])
+  made = []
+
+  def compute(folder, months, processes):
+    made.extend(months)
+    for month in months:
+      np.savez(folder / f'month-{month:02d}.npz', tec=cubes[month], dip=dip)
+
+  monkeypatch.setattr(embedded_iri, '_compute', compute)
+  embedded_iri.cube([1, 2], cache=tmp_path)
+  folder = embedded_iri.cache_folder(tmp_path)
+  for damaged in (b'', (folder / 'month-02.npz').read_bytes()[:5000]):
+    (folder / 'month-02.npz').write_bytes(damaged)
+    (folder / 'month-02.1.tmp').write_bytes(b'left by a kill')
+    got, _ = embedded_iri.cube([1, 2], cache=tmp_path)
+    np.testing.assert_array_equal(got[2], cubes[2])
+  assert made == [1, 2, 2, 2]
+  assert {p.name for p in folder.iterdir()} == {'lock', 'month-01.npz', 'month-02.npz'}
+  embedded_iri.cube([2], cache=tmp_path)
+  assert len(made) == 4
+
+
 moments = st.builds(
     lambda year, minute: np.datetime64(f'{year}-01-02', 'm') + np.timedelta64(minute, 'm'),
     st.sampled_from(sorted(embedded.SPLITS)), st.integers(0, 360 * 24 * 60))

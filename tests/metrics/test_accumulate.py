@@ -117,3 +117,10 @@ def test_errors():
     Scores().update({'net': {'ssim': np.zeros((2, 3))}}, strata={'x': np.ones((2, 4))})
   with pytest.raises(ValueError, match='net/psnr has shape'):
     Scores().update({'net': {'ssim': np.zeros((2, 3)), 'psnr': np.zeros((2, 2))}})
+
+
+def test_frames_without_a_clock():
+  scores = Scores(cadence_hours=0)
+  scores.update({'net': {'ssim': np.ones((2, 3))}})
+  result = scores.result()
+  assert result['leads'] == 3 and result['frames_per_day'] == 1

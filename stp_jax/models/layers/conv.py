@@ -162,7 +162,7 @@ class Conv2D(nn.Module):
     features: channels out.
     kernel_size: odd, unless `padding` is given.
     padding: pixels on every side; None = (kernel_size - 1) / 2.
-    init: see `kernel_init`.
+    initializer: see `kernel_init`.
     dtype: compute type; None = that of the input and the parameters.
   """
   features: int
@@ -171,7 +171,7 @@ class Conv2D(nn.Module):
   padding: int | None = None
   groups: int = 1
   use_bias: bool = True
-  init: str = 'torch'
+  initializer: str = 'torch'
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -184,11 +184,11 @@ class Conv2D(nn.Module):
       raise ValueError(
           f'{self.name}: {inputs} to {self.features} channels, {self.groups} groups: not divisible')
     shape = (k, k, inputs // self.groups, self.features)
-    kernel = self.param('kernel', kernel_init(self.init, self.groups), shape)[..., first:]
+    kernel = self.param('kernel', kernel_init(self.initializer, self.groups), shape)[..., first:]
     bias = None
     if self.use_bias:
       fan_in = k * k * shape[2]
-      bias = self.param('bias', bias_init(self.init, fan_in), (self.features,))[first:]
+      bias = self.param('bias', bias_init(self.initializer, fan_in), (self.features,))[first:]
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     p = (k - 1) // 2 if self.padding is None else self.padding
     y = convolution(

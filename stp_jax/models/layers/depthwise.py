@@ -82,7 +82,7 @@ class DepthwiseConv2D(nn.Module):
   kernel_size: int = 3
   dilation: int = 1
   use_bias: bool = True
-  init: str = 'torch'
+  initializer: str = 'torch'
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -92,10 +92,10 @@ class DepthwiseConv2D(nn.Module):
     if k % 2 == 0:
       raise ValueError(f'{self.name}: kernel_size {k} is even; give an odd one')
     channels = x.shape[-1]
-    kernel = self.param('kernel', kernel_init(self.init, channels), (k, k, 1, channels))
+    kernel = self.param('kernel', kernel_init(self.initializer, channels), (k, k, 1, channels))
     bias = None
     if self.use_bias:
-      bias = self.param('bias', bias_init(self.init, k * k), (channels,))
+      bias = self.param('bias', bias_init(self.initializer, k * k), (channels,))
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     y = depthwise(x.reshape(-1, *x.shape[-3:]), kernel, self.dilation).reshape(x.shape)
     return y if bias is None else y + bias

@@ -104,6 +104,6 @@ class ConvLSTM(nn.Module):
           name=f'cell_list_{i}')(x, h, c)
       new.append((x, c))
     output = Conv2D(
-        self.channels, 1, use_bias=False, init='zeros' if self.zero_readout else 'torch',
+        self.channels, 1, use_bias=False, initializer='zeros' if self.zero_readout else 'torch',
         dtype=self.dtype, name='conv_last')(x)
     return new, output, {}

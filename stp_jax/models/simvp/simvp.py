@@ -14,6 +14,7 @@ from stp_jax.models.layers.conv import Conv2D
 from stp_jax.models.layers.norms import GroupNorm
 from stp_jax.models.layers.patches import pixel_shuffle
 from stp_jax.models.simvp import translators
+from stp_jax.models.simvp.translators.tau import differential_divergence
 from stp_jax.typing import Array
 
 
@@ -28,7 +29,7 @@ class BasicConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     conv = lambda features, name: Conv2D(
-        features, self.kernel_size, self.stride, init='trunc_normal', dtype=self.dtype, name=name)
+        features, self.kernel_size, self.stride, initializer='trunc_normal', dtype=self.dtype, name=name)
     if self.up:
       x = pixel_shuffle(conv(4 * self.features, 'conv_0')(x))
     else:
@@ -88,7 +89,7 @@ class Decoder(nn.Module):
           self.features, self.kernel_size, up=(self.stages - 1 - i) % 2 == 1, dtype=self.dtype,
           name=f'dec_{i}')(x)
     return Conv2D(
-        self.channels, 1, init='zeros' if self.zero_readout else 'torch', dtype=self.dtype,
+        self.channels, 1, initializer='zeros' if self.zero_readout else 'torch', dtype=self.dtype,
         name='readout')(x)
 
 
@@ -156,3 +157,9 @@ class SimVP(nn.Module):
         self.channels, self.hid_S, self.N_S, self.spatio_kernel_dec, self.zero_readout, self.dtype,
         name='dec')(z, skip)
     return y.reshape(b, t, *y.shape[1:]), {}
+
+  def target_terms(self, prediction: Array, target: Array) -> dict[str, Array]:
+    """Auxiliary losses `[B]` of frames `[B, T, H, W, C]`: TAU's `diff_div`, published weight 0.1."""
+    if self.translator.lower() != 'tau':
+      return {}
+    return dict(diff_div=differential_divergence(prediction, target))

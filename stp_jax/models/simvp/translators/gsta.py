@@ -9,12 +9,12 @@ from stp_jax.typing import Array
 
 class Gate(nn.Module):
   """sigmoid(g) * f, both halves from the large kernel; the input itself is not multiplied."""
-  init: str = 'he_out'
+  initializer: str = 'he_out'
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    f, g = jnp.split(large_kernel(x, 2 * x.shape[-1], self.init, self.dtype), 2, -1)
+    f, g = jnp.split(large_kernel(x, 2 * x.shape[-1], self.initializer, self.dtype), 2, -1)
     return nn.sigmoid(g) * f
 
 

@@ -82,7 +82,7 @@ class DWConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    return DepthwiseConv2D(3, init='he_out', dtype=self.dtype, name='dwconv')(x)
+    return DepthwiseConv2D(3, initializer='he_out', dtype=self.dtype, name='dwconv')(x)
 
 
 class MixMlp(nn.Module):
@@ -94,7 +94,7 @@ class MixMlp(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     conv = lambda features, name: Conv2D(
-        features, 1, init='he_out', dtype=self.dtype, name=name)
+        features, 1, initializer='he_out', dtype=self.dtype, name=name)
     drop = lambda y: nn.Dropout(self.drop)(y, deterministic=False) if train and self.drop else y
     y = DWConv(self.dtype, name='dwconv')(conv(self.hidden, 'fc1')(x))
     y = drop(nn.gelu(y, approximate=False))
@@ -104,19 +104,19 @@ class MixMlp(nn.Module):
 class Attention(nn.Module):
   """1 x 1, GELU, a gating unit, 1 x 1, and a short cut; `gate` is the unit's class."""
   gate: type[nn.Module]
-  init: str = 'he_out'
+  initializer: str = 'he_out'
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    conv = lambda name: Conv2D(x.shape[-1], 1, init=self.init, dtype=self.dtype, name=name)
+    conv = lambda name: Conv2D(x.shape[-1], 1, initializer=self.initializer, dtype=self.dtype, name=name)
     y = nn.gelu(conv('proj_1')(x), approximate=False)
-    y = self.gate(init=self.init, dtype=self.dtype, name='spatial_gating_unit')(y)
+    y = self.gate(initializer=self.initializer, dtype=self.dtype, name='spatial_gating_unit')(y)
     return conv('proj_2')(y) + x
 
 
 def large_kernel(
-    x: Array, features: int, init: str, dtype: jnp.dtype | None, kernel_size: int = 21,
+    x: Array, features: int, initializer: str, dtype: jnp.dtype | None, kernel_size: int = 21,
     dilation: int = 3,
 ) -> Array:
   """Inside a compact module: depthwise 5 x 5, dilated depthwise, 1 x 1; `[B, h, w, features]`.
@@ -125,9 +125,9 @@ def large_kernel(
   """
   near, far = 2 * dilation - 1, kernel_size // dilation
   far += (far + 1) % 2
-  y = DepthwiseConv2D(near, init=init, dtype=dtype, name='conv0')(x)
-  y = DepthwiseConv2D(far, dilation, init=init, dtype=dtype, name='conv_spatial')(y)
-  return Conv2D(features, 1, init=init, dtype=dtype, name='conv1')(y)
+  y = DepthwiseConv2D(near, initializer=initializer, dtype=dtype, name='conv0')(x)
+  y = DepthwiseConv2D(far, dilation, initializer=initializer, dtype=dtype, name='conv_spatial')(y)
+  return Conv2D(features, 1, initializer=initializer, dtype=dtype, name='conv1')(y)
 
 
 class GatedBlock(Block):

@@ -12,7 +12,7 @@ from stp_jax.typing import Array
 
 class Gate(nn.Module):
   """Static attention f (large kernel), dynamic attention s (squeeze and excite): s * f * x."""
-  init: str = 'torch'
+  initializer: str = 'torch'
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -24,7 +24,7 @@ class Gate(nn.Module):
         features, use_bias=False, kernel_init=kernel_init('torch'), dtype=self.dtype, name=name)
     s = jnp.mean(wide(x), (1, 2)).astype(x.dtype)
     s = nn.sigmoid(dense(channels, 'fc_2')(nn.relu(dense(hidden, 'fc_0')(s))))
-    return s[:, None, None] * large_kernel(x, channels, self.init, self.dtype) * x
+    return s[:, None, None] * large_kernel(x, channels, self.initializer, self.dtype) * x
 
 
 class TAUBlock(GatedBlock):

@@ -1,7 +1,12 @@
-"""Counts the multiply-additions of a traced function, without compiling it."""
+"""Operations, time and memory of a function."""
 
 import math
-from collections.abc import Callable
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -41,3 +46,28 @@ def _equation(e) -> int:
       if hasattr(v, 'eqns') or hasattr(v, 'jaxpr')]
   total = sum(_count(getattr(v, 'jaxpr', v)) for v in inner)
   return total * params['length'] if name == 'scan' else total
+
+
+def peak_mib() -> float:
+  """Most memory this process has held so far, MiB."""
+  # Linux counts kilobytes, macOS bytes.
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
+
+
+def seconds_per_call(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+  """Median seconds per call, the functions taking turns; one unmeasured call of each first."""
+  times = {name: [] for name in functions}
+  for i in range(rounds + 1):
+    for name, function in functions.items():
+      start = time.perf_counter()
+      jax.block_until_ready(function())
+      if i:
+        times[name].append(time.perf_counter() - start)
+  return {name: statistics.median(values) for name, values in times.items()}
+
+
+def temporary_mib(compiled) -> float | None:
+  """What a compiled function needs beside arguments and results, MiB."""
+  analysis = compiled.memory_analysis()  # None where a backend does not say
+  return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 1)

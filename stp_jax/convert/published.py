@@ -1,0 +1,74 @@
+"""What the published checkpoints assume, as config fields, and the data they were trained on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from stp_jax.data import forcings
+from stp_jax.data.spec import DataSpec
+
+UPSTREAMS = ('channel_mixer', 'openstl')
+# Averages over a solar cycle; they stand in for the training mean where no store tells it.
+_TYPICAL = dict(
+    year=2010, f107=120, r=80, day=183, hour=11, month=6.5, date=15.7, kp=20, ap=12, dst=-15,
+    plasma_speed=430, field_magnitude=6, sigma_b=3, proton_density=6, flow_pressure=2,
+    electric_field=0, magnetosonic_mach=6)
+_CALENDAR = ('year', 'day', 'hour', 'month', 'date')
+
+
+def published_fields(config: Mapping[str, Any], upstream: str = 'channel_mixer'
+                     ) -> dict[str, Any]:
+  """Dotted field -> value that makes a model behave as the published code did.
+
+  Args:
+    config: of a run; its model's name and fusion are read.
+    upstream: 'channel_mixer' (the Channel Mixer Layer's fork) or 'openstl'. The files do not tell:
+      keys and shapes are alike.
+
+  Raises:
+    ValueError: an unknown upstream.
+  """
+  if upstream not in UPSTREAMS:
+    raise ValueError(f'--upstream={upstream}: choose one of {" ".join(UPSTREAMS)}')
+  model = config['model']
+  fields: dict[str, Any] = {'model.anchor': 'none'}
+  if model['fusion'] == 'mix':
+    fields['model.mix'] = 'upstream'
+  if model['name'] == 'convlstm':
+    fields['model.backbone.cell'] = {'openstl': 'convlstm'}.get(upstream, upstream)
+  if model['name'] == 'simvp':
+    fields['model.backbone.drop_path_floor'] = 0.01  # matters only if it is trained further
+  return fields
+
+
+def apply_fields(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None:
+  """Sets dotted fields of a config, which may be locked."""
+  with config.unlocked():
+    for name, value in fields.items():
+      *sections, field = name.split('.')
+      target = config
+      for section in sections:
+        target = target[section]
+      target[field] = value
+
+
+def data_spec(channels: int | str) -> DataSpec:
+  """The data set `iono_electron` (72 x 72 maps, 0.1 TECU, every 2 h), where no store is at hand.
+
+  Raises:
+    ValueError: unknown channels.
+  """
+  names = forcings.channel_names(channels)
+  columns = tuple(n for n in forcings.CHANNELS
+                  if n in _CALENDAR or n in forcings.scalars(names))
+  latitude = np.arange(87.5, -88, -2.5).tolist()
+  return DataSpec(
+      name='iono_electron', shape=(72, 72, 1), units='TECU', scale=0.1, divisor=200.0,
+      maximum=200.0, cadence_hours=2.0, channels=names, columns=columns,
+      grid=dict(latitude=latitude, longitude=np.arange(-180.0, 180, 5).tolist(),
+                rows=len(latitude), columns=72),
+      known_ahead=tuple(n in _CALENDAR for n in columns),
+      training_mean=tuple(float(_TYPICAL[n]) for n in columns),
+      description='vertical TEC; scaling of the Channel Mixer Layer')

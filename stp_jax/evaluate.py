@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from stp_jax import checkpoint, sharding, tasks
 from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
 from stp_jax.typing import PyTree, Variables
 
@@ -169,11 +170,11 @@ def evaluate(
   task = tasks.build(config, loaded.spec)
   expected = jax.eval_shape(task.init, jax.random.key(0))
   checkpoint.check_architecture(run, loaded.variables, expected)
-  stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
-  for s in stores:
-    _check_grid(s, loaded.spec)
-  mesh = sharding.make_mesh()
   fitted = baselines_of(run, task, config)
+  stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
+  spec = data_spec.for_stores(loaded.spec, stores, task.required_columns, str(run))
+  task = tasks.build(config, spec)
+  mesh = sharding.make_mesh()
   splits = tuple(split) or tuple(
       s for s in config.data.test_splits if any(s in t.splits for t in stores))
   if not splits:
@@ -189,20 +190,6 @@ def evaluate(
                  example=example(task, loaded.variables, stores, splits[:1]),
                  metrics=pathlib.Path(run) / 'metrics.jsonl')
   return result
-
-
-def _check_grid(store: clip_store.ClipStore, spec) -> None:
-  stream = store.streams['frames']
-  same = (stream.shape == spec.shape and stream.scale == spec.scale
-          and store.cadence_hours == spec.cadence_hours)
-  lacking = [c for c in spec.columns if c not in spec.filled
-             and c not in {f.name for f in store.forcings}]
-  if not same or lacking:
-    what = f'lacks {" ".join(lacking)}' if lacking else (
-        f'holds {list(stream.shape)} every {store.cadence_hours} h')
-    raise clip_store.StoreError(
-        f'{store.path}: {what}; the checkpoint was trained on {list(spec.shape)} every '
-        f'{spec.cadence_hours} h with {" ".join(spec.columns)}')
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ writes the forecast as npz, one PNG a frame and a GIF.
 
 import argparse
 import pathlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from stp_jax import checkpoint, tasks
+from stp_jax import checkpoint, report, tasks
 from stp_jax.data import clip_store, indices, pipeline
+from stp_jax.data import spec as data_spec
 
 
 class Predictor:
@@ -33,7 +35,10 @@ class Predictor:
     self._task = tasks.build(loaded.config, loaded.spec)
     checkpoint.check_architecture(
         loaded.path, loaded.variables, jax.eval_shape(self._task.init, jax.random.key(0)))
-    self.config, self.spec, self.step = loaded.config, loaded.spec, loaded.step
+    # Callers give what the model reads, not all that its training store happened to hold.
+    self.spec = loaded.spec.with_columns(self._task.required_columns, {})
+    self._task = tasks.build(loaded.config, self.spec)
+    self.config, self.step = loaded.config, loaded.step
     self.t_in, self.t_out = self._task.t_in, self._task.t_out
     self._variables = loaded.variables
     self._predict = jax.jit(self._task.predict)
@@ -117,10 +122,8 @@ class Predictor:
     if times is not None:
       step = np.timedelta64(round(spec.cadence_hours * 60), 'm')
       for row, first in zip(values, np.asarray(times, 'datetime64[m]')[:, 0]):
-        calendar = indices.calendar(first + np.arange(total) * step)
-        for name, column in zip(indices.CALENDAR, calendar.T):
-          if name in spec.columns:
-            row[:, spec.columns.index(name)] = column
+        calendar = _calendar(spec, first + np.arange(total) * step)
+        row[:] = np.where(np.isnan(calendar), row, calendar)
     for i, (name, ahead) in enumerate(zip(spec.columns, spec.known_ahead)):
       column = values[..., i]
       if ahead and name not in spec.filled and np.isnan(column).any():
@@ -132,6 +135,13 @@ class Predictor:
         column[:, t] = np.where(np.isnan(column[:, t]), column[:, t - 1], column[:, t])
       column[np.isnan(column)] = 0.0 if name in spec.filled else spec.training_mean[i]
     return values
+
+
+def _calendar(spec, times: np.ndarray) -> np.ndarray:
+  """`[T, F]`: calendar columns at these times, NaN in all other columns."""
+  calendar = dict(zip(indices.CALENDAR, indices.calendar(times).T))
+  nothing = np.full(len(times), np.nan)
+  return np.stack([calendar.get(c, nothing) for c in spec.columns], 1)
 
 
 def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) -> dict:
@@ -156,7 +166,6 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
   else:
     wanted = np.datetime64(issue_time, 'm')
   # Clips are cut where splits change; a forecast may cross that line.
-  times = np.concatenate([t for _, _, t in clips])
   where = {t: (i, k) for i, _, ts in clips for k, t in enumerate(ts)}
   step = np.timedelta64(round(store.cadence_hours * 60), 'm')
   needed = wanted + (np.arange(t_in + t_out) - t_in + 1) * step
@@ -164,13 +173,10 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
   if lacking:
     raise ValueError(
         f'{store.path}: no frame at {lacking[0]}, one of the {t_in} before issue time {wanted}; '
-        f'it holds {times.min()} to {times.max()}')
-  stream = store.streams['frames']
-  frames = np.full((t_in + t_out, *stream.shape), np.nan, np.float32)
+        f'it holds {min(where)} to {max(where)}')
+  data_spec.for_stores(spec, [store], spec.columns, 'the checkpoint')
+  frames = np.full((t_in + t_out, *spec.shape), np.nan, np.float32)
   names = [f.name for f in store.forcings]
-  absent = [c for c in spec.columns if c not in names and c not in spec.filled]
-  if absent:
-    raise ValueError(f'{store.path}: has no {" ".join(absent)}, which the checkpoint reads')
   parts = {p: np.zeros((1, t_in + t_out, len(spec.columns)), np.float32)
            for p in pipeline.PARTS}
   for j, t in enumerate(needed):
@@ -182,8 +188,9 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
         for f, name in enumerate(spec.columns):
           values[0, j, f] = 0 if name in spec.filled else store.column(part)[row, names.index(name)]
     else:
-      for values in parts.values():  # behind the end of the store nothing is known
+      for values in parts.values():  # behind the end of the store only the calendar is known
         values[0, j] = np.nan
+      parts['forcings'][0, j] = _calendar(spec, t[None])[0]
   mode = predictor.config.data.future_forcings
   forcings = pipeline.honest_columns(parts, spec, mode if mode != 'observed' else 'persist', t_in)
   rows = int(spec.grid.get('rows', spec.shape[0]))
@@ -194,21 +201,30 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
       longitude=spec.grid.get('longitude'), units=spec.units)
 
 
-def write(out, result: dict) -> None:
-  """`forecast.npz`, and with matplotlib `maps/lead_<hours>.png` and `forecast.gif`, all or none."""
+def write(out, result: dict, card: dict) -> None:
+  """`forecast.npz`, and with matplotlib `maps/lead_<hours>h.png` and `forecast.gif`, all or none.
+
+  Args:
+    out: the folder; files of an earlier forecast there are replaced.
+    result: of `issue`. card: what the titles say, see `report.forecast_maps`.
+  """
   out = pathlib.Path(out)
   out.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=out.parent) as folder:
     folder = pathlib.Path(folder)
     np.savez_compressed(folder / 'forecast.npz', **{
         k: v for k, v in result.items() if v is not None})
-    from stp_jax.report import forecast_pictures
-    forecast_pictures(folder, result)
+    try:
+      from stp_jax.report import forecast_maps
+      forecast_maps.write(folder, card, result)
+    except ImportError as error:
+      if (error.name or '').split('.')[0] not in ('matplotlib', 'PIL'):
+        raise
+      print(report.EXTRA, file=sys.stderr)
     out.mkdir(exist_ok=True)
     for path in folder.iterdir():
       target = out / path.name
       if target.is_dir():
-        import shutil
         shutil.rmtree(target)
       path.replace(target)
 
@@ -232,8 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = arguments().parse_args(argv)
   try:
     predictor = Predictor.load(args.checkpoint, raw=args.raw)
-    result = issue(predictor, clip_store.ClipStore(args.store), args.issue_time)
-    write(args.out, result)
+    store = clip_store.ClipStore(args.store)
+    result = issue(predictor, store, args.issue_time)
+    write(args.out, result, dict(
+        name=predictor.config.name, step=predictor.step, cadence_hours=store.cadence_hours,
+        data=[dict(name=store.name, description=store.meta['description'])]))
   except (ValueError, OSError) as error:
     print(f'predict: {error}', file=sys.stderr)
     return 1

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 
@@ -38,13 +39,16 @@ def _load_torch(path: pathlib.Path) -> object:
         f'{path}: reading a PyTorch file needs PyTorch: pip install "stp_jax[convert]"; '
         'an .npz of its arrays is read without') from error
   try:
-    return torch.load(path, map_location='cpu', weights_only=True)
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # about odd pickles, which are refused or read right
+      return torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
     raise CheckpointError(
         f'{path}: refused: not a PyTorch checkpoint, or one with Python objects beside tensors, '
         'which could run code when read; save its state_dict alone') from error
   except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-    raise CheckpointError(f'{path}: damaged: {str(error).splitlines()[0]}') from error
+    reason = (str(error).splitlines() or ['it ends early'])[0]
+    raise CheckpointError(f'{path}: damaged: {reason}') from error
 
 
 def _array(path: pathlib.Path, key: str, value: object) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a model must know about its data, as plain JSON: it travels in every checkpoint."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,15 @@ class DataSpec:
     """1 in rows that count, 0 in padding rows, `[H]` float32."""
     return (np.arange(self.shape[0]) < self.grid.get('rows', self.shape[0])).astype(np.float32)
 
+  def with_columns(self, columns: Sequence[str], known_ahead: Mapping[str, bool]) -> 'DataSpec':
+    """The same data with these columns; ones it does not know have the training mean 0."""
+    mean = dict(zip(self.columns, self.training_mean))
+    ahead = {**known_ahead, **dict(zip(self.columns, self.known_ahead))}
+    return dataclasses.replace(
+        self, columns=tuple(columns), known_ahead=tuple(ahead[c] for c in columns),
+        training_mean=tuple(mean.get(c, 0.0) for c in columns),
+        filled=tuple(c for c in self.filled if c in columns))
+
   def to_json(self) -> dict:
     return dataclasses.asdict(self)
 
@@ -109,6 +118,59 @@ def make(
       columns=tuple(columns + lacking), known_ahead=tuple(ahead + [True] * len(lacking)),
       training_mean=tuple(_means(stores, columns, train_splits) + [0.0] * len(lacking)),
       filled=tuple(lacking))
+
+
+def for_stores(
+    spec: DataSpec, stores: Sequence[clip_store.ClipStore], required: Sequence[str], label='',
+) -> DataSpec:
+  """A trained run's spec on other stores: the columns it reads, and what else they offer.
+
+  Args:
+    spec: of the checkpoint. required: columns that its model reads. label: the checkpoint's name.
+
+  Raises:
+    StoreError: another grid, unit or cadence, or a column that a store does not have.
+  """
+  for store in stores:
+    stream = store.streams['frames']
+    if (stream.shape, stream.scale, stream.offset, stream.units, store.cadence_hours) != (
+        spec.shape, spec.scale, spec.offset, spec.units, spec.cadence_hours):
+      raise clip_store.StoreError(
+          f'{store.path}: {list(stream.shape)} in {stream.scale} {stream.units} every '
+          f'{store.cadence_hours} h; {label or spec.name} was trained on {list(spec.shape)} in '
+          f'{spec.scale} {spec.units} every {spec.cadence_hours} h; prepare it alike')
+    lacking = [c for c in required
+               if c not in spec.filled and c not in {f.name for f in store.forcings}]
+    if lacking:
+      raise clip_store.StoreError(
+          f'{store.path}: has no {" ".join(lacking)}, which {label or spec.name} reads; prepare it '
+          'with --indices')
+  common = [f for f in stores[0].forcings
+            if all(f.name in {g.name for g in s.forcings} for s in stores)]
+  names = [f.name for f in common]
+  filled = [c for c in spec.filled if c in required and c not in names]
+  # A missing value's code is the store's own: two importers may choose differently.
+  spec = dataclasses.replace(
+      spec, missing=stores[0].streams['frames'].missing, grid=stores[0].meta['grid'],
+      filled=tuple(filled))
+  return spec.with_columns(names + filled, {f.name: f.known_ahead for f in common})
+
+
+def iono(config_data) -> DataSpec:
+  """The spec of 72x72 maps as the Channel Mixer Layer has them, without a store.
+
+  For converted checkpoints: uint16 in 0.1 TECU, scaled by 200 TECU, every 2 h.
+  """
+  names = forcings.channel_names(config_data.channels)
+  columns = forcings.scalars(names)
+  calendar = ('year', 'day', 'hour', 'month', 'date')
+  latitude = np.linspace(87.5, -87.5, 71).tolist()
+  return DataSpec(
+      name='iono', shape=(72, 72, 1), units='TECU', scale=0.1, missing=65535, divisor=200.0,
+      maximum=200.0, grid=dict(latitude=latitude, rows=71,
+                               longitude=np.arange(-180.0, 180.0, 5.0).tolist()),
+      channels=names, columns=columns, known_ahead=tuple(c in calendar for c in columns),
+      training_mean=(0.0,) * len(columns))
 
 
 def _means(stores, columns, splits) -> list[float]:

@@ -22,10 +22,14 @@ class Scores:
   def __init__(self, *, cadence_hours: float = 1.0, units: str = '1', frames_per_day: int = 0):
     """`frames_per_day` 0: 24 / cadence; `cadence_hours` 0: frames without a clock, 1 a 'day'."""
     self.cadence_hours, self.units = cadence_hours, units
-    self.frames_per_day = frames_per_day or max(1, round(24 / cadence_hours if cadence_hours else 1))
+    day = round(24 / cadence_hours) if cadence_hours else 1
+    self.frames_per_day = frames_per_day or max(1, day)
     self.sums: dict[str, np.ndarray] = {}  # 'forecast/stratum/stat': float64 [T]
 
   def _add(self, key: str, value: np.ndarray) -> None:
+    if key in self.sums and self.sums[key].shape != value.shape:
+      raise ValueError(
+          f'{key}: {len(value)} leads cannot be added to {len(self.sums[key])}')
     self.sums[key] = self.sums[key] + value if key in self.sums else value
 
   def update(

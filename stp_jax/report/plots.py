@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import PIL.Image
 
-from stp_jax.report import names, style
+from stp_jax.report import names, score_card, style
 
 
 def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
@@ -52,7 +52,7 @@ def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
   figure.legend(
       handles, labels, loc='outside lower center' if len(panels) > 1 else 'outside right upper',
       ncols=3 if len(panels) > 1 else 1, frameon=False, fontsize=9)
-  figure.suptitle(_title(card), fontsize=11)
+  figure.suptitle(title(card), fontsize=11)
   figure.savefig(path)
   return path
 
@@ -69,16 +69,16 @@ def _top(scores: Mapping, kind: str, panels: list[str], days: bool) -> float:
   return 1.1 * max([p for p in peaks.values() if p <= 1.5 * floor], default=1.0) or 1.0
 
 
-def _title(card: Mapping, more: str = '') -> str:
-  from stp_jax.report import score_card
+def title(card: Mapping, more: str = '') -> str:
+  mode = score_card.forcings_mode(card)
   parts = [
       card.get('name', ''), f'step {card["step"]}' if 'step' in card else '',
-      f'future forcings: {card["future_forcings"]}' if card.get('future_forcings') else '', more,
+      f'future forcings: {mode}' if mode else '', more,
       'SIMULATED DATA' if score_card.is_simulated(card) else '']
   return ' · '.join(p for p in parts if p)
 
 
-class _Scales:
+class Scales:
   """Common colour scales of truth, forecast and error."""
 
   def __init__(self, example: Mapping):
@@ -93,7 +93,7 @@ class _Scales:
     self.difference = dict(cmap='RdBu_r', vmin=-max(width, 1e-6), vmax=max(width, 1e-6))
 
 
-def _when(example: Mapping, lead: int, cadence: float) -> str:
+def when(example: Mapping, lead: int, cadence: float) -> str:
   """Title of a lead: hours ahead and, where the frames have a clock, the time."""
   text = f'+{(lead + 1) * cadence:g} h' if cadence else f'frame {lead + 1}'
   times = example.get('times')
@@ -110,8 +110,8 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
   cadence = card.get('cadence_hours') if example.get('times') is not None else 0
   leads = sorted({round(x) for x in np.linspace(0, len(truth) - 1, min(4, len(truth)))})
   frame = style.MapFrame(truth.shape[1:], example.get('latitude'), example.get('longitude'))
-  scales, units = _Scales(example), example.get('units', '')
-  figure = style.figure(2.9 * len(leads) + 1.6, 6.6)
+  scales, units = Scales(example), example.get('units', '')
+  figure = style.figure((2.9 if frame.named else 2.1) * len(leads) + 1.6, 6.6)
   grid = figure.subplots(3, len(leads), squeeze=False)
   forecast = np.asarray(example['forecast'])
   rows = (('truth', truth, scales.value), ('forecast', forecast, scales.value),
@@ -120,17 +120,17 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
     for j, lead in enumerate(leads):
       image = frame.draw(grid[i, j], values[lead], left=j == 0, bottom=i == 2, **look)
       if i == 0:
-        grid[i, j].set_title(_when(example, lead, cadence), fontsize=9)
+        grid[i, j].set_title(when(example, lead, cadence), fontsize=9)
     grid[i, 0].annotate(
         name, (-0.36, 0.5), xycoords='axes fraction', rotation=90,
         va='center', ha='center', fontsize=11, fontweight='bold')
     if i == 1:
-      figure.colorbar(_mappable(scales.value), ax=list(grid[:2].flat), label=_unit('', units),
+      figure.colorbar(_mappable(scales.value), ax=list(grid[:2].flat), label=unit('', units),
                       fraction=0.05, pad=0.01)
     if i == 2:
-      figure.colorbar(image, ax=list(grid[2]), label=_unit('error', units), extend='both',
+      figure.colorbar(image, ax=list(grid[2]), label=unit('error', units), extend='both',
                       fraction=0.05, pad=0.01)
-  figure.suptitle(_title(card), fontsize=11)
+  figure.suptitle(title(card), fontsize=11)
   figure.savefig(path)
   return path
 
@@ -140,7 +140,7 @@ def _mappable(look: Mapping):
   return style.matplotlib.cm.ScalarMappable(normal, look['cmap'])
 
 
-def _unit(what: str, units: str) -> str:
+def unit(what: str, units: str) -> str:
   text = {'TECU': 'total electron content'}.get(units, 'value')
   return f'{what or text} [{units}]' if units else what or text
 
@@ -152,37 +152,37 @@ def animation(
   truth, forecast = np.asarray(example['truth']), np.asarray(example['forecast'])
   cadence = card.get('cadence_hours') if example.get('times') is not None else 0
   frame = style.MapFrame(truth.shape[1:], example.get('latitude'), example.get('longitude'))
-  scales, units = _Scales(example), example.get('units', '')
+  scales, units = Scales(example), example.get('units', '')
   figure = style.figure(11.5, 3.4)
   panels = figure.subplots(1, 3)
   columns = ((truth, 'truth', scales.value), (forecast, 'forecast', scales.value),
              (scales.error, 'forecast - truth', scales.difference))
   images = []
-  for i, (axes, (values, title, look)) in enumerate(zip(panels, columns)):
+  for i, (axes, (values, name, look)) in enumerate(zip(panels, columns)):
     images.append(frame.draw(axes, values[0], left=i == 0, bottom=True, **look))
-    axes.set_title(title, fontsize=10)
-  figure.colorbar(images[1], ax=list(panels[:2]), label=_unit('', units), pad=0.01)
-  figure.colorbar(images[2], ax=panels[2], label=_unit('error', units), extend='both', pad=0.02)
-  title = figure.suptitle('', fontsize=11)
-  pictures, palette = [], _palette(scales)
+    axes.set_title(name, fontsize=10)
+  figure.colorbar(images[1], ax=list(panels[:2]), label=unit('', units), pad=0.01)
+  figure.colorbar(images[2], ax=panels[2], label=unit('error', units), extend='both', pad=0.02)
+  heading = figure.suptitle('', fontsize=11)
+  pictures, colours = [], palette(scales)
   for lead in range(len(truth)):
     for image, (values, _, _) in zip(images, columns):
       shown = values[lead][::-1] if frame.flip else values[lead]
       image.set_data(np.ma.masked_invalid(shown))
-    title.set_text(_title(card, _when(example, lead, cadence).replace('\n', ' · ')))
+    heading.set_text(title(card, when(example, lead, cadence).replace('\n', ' · ')))
     figure.canvas.draw()
     if lead == 0:
       # From here on only the data moves; laying out anew would make the axes tremble.
       figure.set_layout_engine('none')
     picture = PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
-    pictures.append(picture.quantize(palette=palette, dither=PIL.Image.Dither.NONE))
+    pictures.append(picture.quantize(palette=colours, dither=PIL.Image.Dither.NONE))
   pictures[0].save(
       path, save_all=True, append_images=pictures[1:], loop=0,
       duration=[milliseconds] * (len(pictures) - 1) + [5 * milliseconds])
   return path
 
 
-def _palette(scales: _Scales) -> PIL.Image.Image:
+def palette(scales: Scales) -> PIL.Image.Image:
   """Both colour scales and greys: one palette for all frames, or colours flicker and clump."""
   parts = [style.matplotlib.colormaps[look['cmap']](np.linspace(0, 1, 108))[:, :3]
            for look in (scales.value, scales.difference)]
@@ -214,7 +214,7 @@ def training(path: pathlib.Path, metrics: pathlib.Path) -> pathlib.Path | None:
   if not panels:
     return None
   figure = style.figure(4.2 * len(panels), 3.4)
-  for axes, (title, keys, logarithmic) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
+  for axes, (name, keys, logarithmic) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
                                               panels):
     for key in keys:
       steps, values = (np.asarray(x, float) for x in series[key])
@@ -225,7 +225,7 @@ def training(path: pathlib.Path, metrics: pathlib.Path) -> pathlib.Path | None:
         axes.plot(steps, smooth, color='#0072B2', linewidth=1.6)
       if logarithmic and np.nanmin(values) > 0 and np.nanmax(values) > 4 * np.nanmin(values):
         axes.set_yscale('log')
-    axes.set_title(title, fontsize=10)
+    axes.set_title(name, fontsize=10)
     axes.set_xlabel('step')
     style.tidy(axes)
   figure.savefig(path)

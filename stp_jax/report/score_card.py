@@ -15,11 +15,20 @@ FORCINGS = {
 }
 
 
+def _says_simulated(data: Mapping) -> bool:
+  text = f'{data.get("name")} {data.get("description")}'
+  return bool(data.get('simulated')) or 'simulated' in text.lower()
+
+
 def is_simulated(card: Mapping) -> bool:
   """Whether any store that was scored says that its frames are simulated."""
-  return any(
-      d.get('simulated') or 'simulated' in f'{d.get("name")} {d.get("description")}'.lower()
-      for d in card.get('data', ()))
+  return any(map(_says_simulated, card.get('data', ())))
+
+
+def forcings_mode(card: Mapping) -> str:
+  """The future-forcings mode, or '' where nothing but the image is fed."""
+  alone = len(card.get('channels', (0, 0))) == 1 or card.get('fusion') == 'none'
+  return '' if alone else card.get('future_forcings', '')
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> list[str]:
@@ -35,7 +44,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> l
 
 
 def _facts(card: Mapping) -> list[str]:
-  mode = card.get('future_forcings', '')
+  mode, trained = forcings_mode(card), card.get('trained_on') or {}
   cadence = card.get('cadence_hours')
   channels = card.get('channels', ())
   data = '; '.join(
@@ -48,11 +57,13 @@ def _facts(card: Mapping) -> list[str]:
       ('checkpoint step', card.get('step', '-')),
       ('parameters', f'{card["parameters"]:,}' if 'parameters' in card else '-'),
       ('data', ('SIMULATED: ' if is_simulated(card) else '') + (data or '-')),
-      ('trained on', (card.get('trained_on') or {}).get('name', '-')),
+      ('trained on', ('SIMULATED: ' if _says_simulated(trained) else '')
+       + trained.get('name', '-')),
       ('input, forecast', f'{card.get("t_in", "-")} frames, {card.get("t_out", "-")} frames'
        + (f', one every {cadence:g} h' if cadence and card.get('clock', True) else '')),
       ('channels', f'{len(channels)}: {" ".join(channels)}' if channels else '-'),
-      ('future forcings', f'{mode}: {FORCINGS.get(mode, "")}' if mode else '-'),
+      ('future forcings', f'{mode}: {FORCINGS.get(mode, "")}' if mode else
+       'none are fed, only the image'),
   ]
   if card.get('filled'):
     rows.append(('drivers not in the data, filled', ' '.join(card['filled'])))
@@ -144,10 +155,11 @@ def _summary(card: Mapping, scores: Mapping, kind: str) -> list[str]:
     return []
   label = names.forecast(best, scores['frames_per_day'], card.get('t_in', 0))
   gain = 100 * (1 - value / bar)
+  units = '' if scores['units'] == '1' else ' ' + scores['units']
   return [
       f'The net is **{abs(gain):.1f} % {"better" if gain >= 0 else "worse"}** than the best '
-      f'baseline ({label}): RMSE {names.number(value)} against {names.number(bar)} '
-      f'{scores["units"]}.', '']
+      f'baseline ({label}): RMSE {names.number(value)} against {names.number(bar)}'
+      f'{units}.', '']
 
 
 def markdown(card: Mapping) -> str:

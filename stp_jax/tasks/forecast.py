@@ -63,6 +63,14 @@ class Forecast:
         {'params': rng, 'dropout': rng}, **{k: inputs[k] for k in _MODEL_INPUTS}, train=False)
 
   @property
+  def required_columns(self) -> tuple[str, ...]:
+    """The forcing columns that the model reads; a store or a caller must give these."""
+    wanted = list(forcings.scalars(self.channels))
+    if self.needs_climatology:
+      wanted += ['month', 'hour', 'date', 'f107']
+    return tuple(c for c in self.spec.columns if c in wanted)
+
+  @property
   def has_clock(self) -> bool:
     """Whether frames carry month and hour, which climatologies need."""
     return {'month', 'hour'} <= set(self.spec.columns)

@@ -124,3 +124,5 @@ def test_frames_without_a_clock():
   scores.update({'net': {'ssim': np.ones((2, 3))}})
   result = scores.result()
   assert result['leads'] == 3 and result['frames_per_day'] == 1
+  with pytest.raises(ValueError, match='4 leads cannot be added to 3'):
+    scores.update({'net': {'ssim': np.ones((2, 4))}})

@@ -17,12 +17,14 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 def _parameters(folders):
   """One worker per family: its cases share compiled functions."""
+  found = []
   for folder in folders:
     group = folder.parent.name
     if group in _KNOWN:
       family = _KNOWN[group].__name__.rsplit('.', 1)[1]
-      yield pytest.param(
-          folder, id=f'{group}/{folder.name}', marks=pytest.mark.xdist_group(f'parity_{family}'))
+      found.append(pytest.param(
+          folder, id=f'{group}/{folder.name}', marks=pytest.mark.xdist_group(f'parity_{family}')))
+  return found
 
 
 _KEPT = [f for root in sorted(_ROOT.glob('third_party/*/parity')) for f in _folders(root)]

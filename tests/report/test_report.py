@@ -64,6 +64,14 @@ def test_real_data_is_not_called_simulated_and_observed_drivers_are_loud(card):
   card['future_forcings'] = 'observed'
   text = score_card.markdown(card)
   assert 'SIMULATED' not in text and 'FUTURE DRIVERS OBSERVED' in text
+  card['trained_on'] = dict(name='embedded', description='SIMULATED maps')
+  text = score_card.markdown(card)
+  assert 'trained on: SIMULATED: embedded' in text and '**SIMULATED' not in text
+
+
+def test_no_forcings_mode_where_only_the_image_is_fed(card):
+  card['fusion'] = 'none'
+  assert 'future forcings: none are fed' in score_card.markdown(card)
 
 
 def test_says_which_baseline_is_best_and_by_how_much(card):
@@ -91,7 +99,7 @@ def test_json_is_strict_and_holds_units(tmp_path, card):
 
 
 def test_frames_without_a_clock_have_leads_and_no_days(tmp_path, card, example):
-  card['clock'] = False
+  card['clock'], card['splits']['test']['frames_per_day'] = False, 1
   bare = dict(truth=example['truth'], forecast=example['forecast'], times=None, units='1')
   report.write(tmp_path, card, bare)
   text = (tmp_path / 'score_card.md').read_text()
@@ -147,8 +155,8 @@ def test_north_is_up(example, south_first):
 
 
 def test_titles_count_from_the_forecast_when_times_cover_the_input(example):
-  assert plots._when(example, 0, 6) == '+6 h\n2012-11-19 00:00 UT'
-  assert plots._when(dict(example, times=None), 2, 0) == 'frame 3'
+  assert plots.when(example, 0, 6) == '+6 h\n2012-11-19 00:00 UT'
+  assert plots.when(dict(example, times=None), 2, 0) == 'frame 3'
 
 
 def test_training_without_a_step_has_no_picture(tmp_path):

@@ -29,7 +29,8 @@ class BasicConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     conv = lambda features, name: Conv2D(
-        features, self.kernel_size, self.stride, initializer='trunc_normal', dtype=self.dtype, name=name)
+        features, self.kernel_size, self.stride, initializer='trunc_normal', dtype=self.dtype,
+        name=name)
     if self.up:
       x = pixel_shuffle(conv(4 * self.features, 'conv_0')(x))
     else:
@@ -159,7 +160,7 @@ class SimVP(nn.Module):
     return y.reshape(b, t, *y.shape[1:]), {}
 
   def target_terms(self, prediction: Array, target: Array) -> dict[str, Array]:
-    """Auxiliary losses `[B]` of frames `[B, T, H, W, C]`: TAU's `diff_div`, published weight 0.1."""
+    """Auxiliary losses `[B]` of `[B, T, H, W, C]`: TAU's `diff_div`, published weight 0.1."""
     if self.translator.lower() != 'tau':
       return {}
     return dict(diff_div=differential_divergence(prediction, target))

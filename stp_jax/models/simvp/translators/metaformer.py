@@ -109,7 +109,8 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    conv = lambda name: Conv2D(x.shape[-1], 1, initializer=self.initializer, dtype=self.dtype, name=name)
+    conv = lambda name: Conv2D(
+        x.shape[-1], 1, initializer=self.initializer, dtype=self.dtype, name=name)
     y = nn.gelu(conv('proj_1')(x), approximate=False)
     y = self.gate(initializer=self.initializer, dtype=self.dtype, name='spatial_gating_unit')(y)
     return conv('proj_2')(y) + x

@@ -1,0 +1,106 @@
+"""SimVP: published sizes, stochastic depth, TAU's regularisation, errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stp_jax.models import build
+from stp_jax.models.simvp import translators
+from stp_jax.models.simvp.simvp import SimVP
+from stp_jax.models.simvp.translators.metaformer import drop_path_rates
+from stp_jax.models.simvp.translators.tau import differential_divergence
+
+TINY = dict(hid_S=4, hid_T=6, N_S=2, N_T=2, mlp_ratio=2.0)
+
+
+def _counts(fields, fusion='none', forcings=0):
+  model = build(
+      dict(name='simvp', fusion=fusion, backbone=fields), shape=(72, 72, 1), forcings=forcings,
+      t_in=12, t_out=12)
+  planes = jnp.zeros((1, 24, 72, 72, forcings)) if forcings else None
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 12, 72, 72, 1)), planes)
+  return sum(x.size for x in jax.tree.leaves(shapes['params']))
+
+
+@pytest.mark.parametrize('translator, fusion, forcings, published', [
+    ('gsta', 'none', 0, 50527745), ('gsta', 'concatenate', 3, 50529473),
+    ('gSTA', 'mix', 15, 50536961), ('tau', 'none', 0, 48237825), ('tau', 'mix', 8, 48243009)])
+def test_published_parameter_counts(translator, fusion, forcings, published):
+  assert _counts(dict(translator=translator), fusion, forcings) == published
+
+
+def test_drop_path_rates_and_their_published_floor():
+  np.testing.assert_allclose(drop_path_rates(0.3, 0.0, 4), [0, 0.1, 0.2, 0.3])
+  assert drop_path_rates(0.0, 0.0, 3) == [0, 0, 0]
+  # Upstream drops paths also at drop_path=0, but never in the last block.
+  np.testing.assert_allclose(drop_path_rates(0.0, 0.01, 3), [0.01, 0.005, 0])
+
+
+def test_stochastic_depth_and_dropout_act_in_training_only():
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 8, 8, 1)), jnp.float32)
+  module = SimVP(**TINY, drop_path=0.5, drop=0.3, layer_scale_init=1.0)
+  variables = module.init(jax.random.key(0), x)
+  assert variables['params']['hid']['enc_0']['block']['layer_scale_1'][0] == 1
+
+  @jax.jit
+  def train(key):
+    return module.apply(variables, x, True, rngs={'dropout': key}, mutable='batch_stats')[0][0]
+
+  a, b, again = train(jax.random.key(1)), train(jax.random.key(2)), train(jax.random.key(1))
+  np.testing.assert_array_equal(a, again)
+  assert not np.allclose(a, b)
+  np.testing.assert_array_equal(*(module.apply(variables, x)[0] for _ in range(2)))
+
+
+def test_without_dropping_training_needs_no_generator():
+  x = jnp.ones((1, 2, 8, 8, 1))
+  module = SimVP(**TINY)
+  variables = module.init(jax.random.key(0), x)
+  jax.eval_shape(lambda: module.apply(variables, x, True, mutable='batch_stats'))
+
+
+def test_differential_divergence():
+  rng = np.random.default_rng(0)
+  prediction, target = rng.random((2, 2, 4, 3, 3, 1)).astype(np.float32)
+  p, q = (np.exp(np.diff(f, axis=1).reshape(2, 3, 9) / 0.1) for f in (prediction, target))
+  p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
+  np.testing.assert_allclose(
+      differential_divergence(prediction, target), (p * np.log(p / q)).mean((1, 2)), rtol=1e-3)
+  np.testing.assert_allclose(differential_divergence(target, target), 0, atol=1e-6)
+  # One change from frame to frame is not regularised, as upstream.
+  np.testing.assert_array_equal(differential_divergence(prediction[:, :2], target[:, :2]), [0, 0])
+
+
+def test_tau_reports_its_divergence_in_training_where_the_truth_is_given():
+  frames = jnp.asarray(np.random.default_rng(0).random((2, 5, 8, 8, 1)), jnp.float32)
+  terms = {}
+  for translator in ('tau', 'gsta'):
+    model = build(dict(name='simvp', backbone=dict(TINY, translator=translator)),
+                  shape=(8, 8, 1), t_in=2, t_out=3)
+    variables = model.init(jax.random.key(0), frames)
+    holes = frames.at[:, 3, 2].set(jnp.nan)
+    output, _ = jax.jit(lambda v, f, m=model: m.apply(v, f, train=True, mutable='batch_stats'))(
+        variables, holes)
+    terms[translator] = output.terms
+    assert not model.apply(variables, frames).terms
+  assert list(terms['tau']) == ['diff_div'] and not terms['gsta']
+  assert terms['tau']['diff_div'].shape == (2,)
+  assert bool(jnp.all(jnp.isfinite(terms['tau']['diff_div'])))
+
+
+@pytest.mark.parametrize('fields, size, message', [
+    (dict(N_S=3), 8, 'even'), (dict(N_T=1), 8, 'at least 2'), (dict(N_S=4), 6, 'divide by 4'),
+    (dict(translator='rnn'), 8, 'gsta'), (dict(hid_S=3), 8, 'groups')])
+def test_errors(fields, size, message):
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(
+        SimVP(**{**TINY, **fields}).init, jax.random.key(0), jnp.zeros((1, 2, size, size, 1)))
+
+
+def test_every_translator_runs_at_any_ratio():
+  for name in translators.names():
+    module = SimVP(**{**TINY, 'mlp_ratio': 1.5}, translator=name)
+    (y, _), _ = jax.eval_shape(
+        lambda m=module: m.init_with_output(jax.random.key(0), jnp.zeros((1, 3, 12, 8, 2))))
+    assert y.shape == (1, 3, 12, 8, 1)

@@ -13,6 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.dtype = 'float32'  # compute type; parameters, norms, carries and losses stay float32
   config.steps = 240  # optimizer steps
   config.init_from = ''  # a run or converted checkpoint whose weights start this one
+  config.keep_constants = False  # with init_from: keep its climatology, do not fit one here
 
   config.data = c(dict(
       dataset='',  # a set that this package can make itself, used when stores is empty

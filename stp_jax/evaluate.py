@@ -43,11 +43,13 @@ def score(
 
   compiled = jax.jit(evaluate_batch, out_shardings=replicated)
   variables, fitted = jax.device_put((variables, fitted), replicated)
-  scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units)
+  scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units,
+                             frames_per_day=task.frames_per_day)
   total = limit or sum(map(len, found))
   with tqdm(total=total, desc=f'evaluate {"+".join(splits)}', unit='window',
             disable=not progress) as bar:
-    for batch in pipeline.eval_batches(found, spec, data, task.t_in, limit):
+    for batch in pipeline.eval_batches(
+        found, spec, data, task.t_in, limit, mesh.devices.size):
       result, mask = jax.device_get(
           compiled(variables, fitted, pipeline.to_device(batch, batch_sharding)))
       forecasts = dict(result['forecasts'])
@@ -119,6 +121,7 @@ def card(
       trained_on=dict(name=spec.name, description=spec.description),
       data=[dict(name=s.name, description=s.meta['description'], licence=s.meta['licence'],
                  path=s.path.name) for s in stores],
+      divisor=spec.divisor, shape=list(spec.shape), clock=task.has_clock,
       parameters=sum(x.size for x in jax.tree.leaves(loaded.variables['params'])),
       splits=scores)
 

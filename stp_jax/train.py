@@ -101,12 +101,13 @@ def first_bad_module(task, state: TrainState, batch: Batch, stage: int) -> str:
   return 'the batch or its loss (every gradient is finite now)'
 
 
-def _initial_weights(state: TrainState, source: str) -> TrainState:
-  """Weights and statistics of another run; constants stay those of this run's data."""
+def _initial_weights(state: TrainState, source: str, keep_constants: bool) -> TrainState:
+  """Weights and statistics of another run; constants of this run's data, unless kept."""
   loaded = checkpoint.load(source)
   variables = dict(loaded.variables)
-  mine = {k: v for k, v in state.model_state.items() if k != 'constants'}
-  theirs = {k: variables[k] for k in variables if k not in ('params', 'constants')}
+  skipped = () if keep_constants else ('constants',)
+  mine = {k: v for k, v in state.model_state.items() if k not in skipped}
+  theirs = {k: variables[k] for k in variables if k not in ('params', *skipped)}
   checkpoint.check_architecture(
       source, dict(theirs, params=variables['params']), dict(mine, params=state.params))
   place = lambda new, old: jax.device_put(new, old.sharding)
@@ -140,6 +141,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   found = pipeline.sources(
       stores, spec, config.data.train_splits, task.length, config.data.stride)
   windows = sum(map(len, found))
+  if config.data.batch_size % mesh.devices.size:
+    raise ValueError(f'data.batch_size={config.data.batch_size} does not divide over the '
+                     f'{mesh.devices.size} devices of the mesh; choose a multiple')
   if config.data.batch_size > windows:
     logging.warning('batch_size %d exceeds the %d training windows: a batch repeats some',
                     config.data.batch_size, windows)
@@ -171,7 +175,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
         state = state.replace(model_state=dict(state.model_state, constants=jax.device_put(
             tables, shardings.model_state['constants'])))
       if config.init_from:
-        state = _initial_weights(state, config.init_from)
+        state = _initial_weights(state, config.init_from, config.keep_constants)
     if chief:
       (workdir / 'parameters.txt').write_text(
           parameter_overview.get_parameter_overview(state.params, include_stats=False) + '\n')

@@ -184,7 +184,7 @@ def test_too_many_skipped_steps_stop_the_run_and_name_a_module(store, tmp_path, 
     bad = variables['params']['backbone']['conv_last']['kernel']
     return value + jnp.sqrt(-jnp.square(bad).sum()), rest
   monkeypatch.setattr(forecast.Forecast, 'loss', loss)
-  with pytest.raises(train.NonFiniteError, match='step 2: 2 steps .*first bad module: backbone/'):
+  with pytest.raises(train.NonFiniteError, match=r'step 2: 2 steps .*first bad module: backbone/'):
     train.train(config, tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_init_from_takes_weights_and_refuses_another_architecture(store, tmp_pat
   other = make_config(store, ',steps=1')
   other.model.backbone.features = (6,)
   other.init_from = str(tmp_path / 'a')
-  with pytest.raises(checkpoint.CheckpointError, match='another architecture: .*cell_list_0'):
+  with pytest.raises(checkpoint.CheckpointError, match=r'another architecture: .*cell_list_0'):
     train.train(other, tmp_path / 'c')
   with pytest.raises(checkpoint.CheckpointError, match='another architecture'):
     other.init_from = ''

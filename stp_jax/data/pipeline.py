@@ -117,9 +117,6 @@ def train_iterator(
 ) -> grain.DatasetIterator:
   """Shuffled, repeated, this process's share of every global batch. Its state is checkpointed."""
   local = config_data.batch_size // jax.process_count()
-  if config_data.batch_size % jax.process_count():
-    raise ValueError(f'batch_size={config_data.batch_size} does not divide over '
-                     f'{jax.process_count()} processes')
   datasets = [grain.MapDataset.source(s).seed(seed).shuffle().repeat() for s in found]
   weights = list(config_data.weights) or [len(s) for s in found]
   if len(weights) != len(datasets):
@@ -144,17 +141,21 @@ def train_iterator(
 
 def eval_batches(
     found: Sequence[WindowSource], spec: DataSpec, config_data, t_in: int, limit: int = 0,
+    multiple: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Every window once, in order; the last batch is padded by repeats with mask 0.
 
   Every process yields the same number of batches, each its own contiguous share of them.
+
+  Args:
+    limit: at most so many windows, evenly spread; 0 = all.
+    multiple: the batch size is rounded up to a multiple of this, the number of devices.
   """
   where = [(i, j) for i, s in enumerate(found) for j in range(len(s))]
   if limit and limit < len(where):
     where = [where[k] for k in np.linspace(0, len(where) - 1, limit).round().astype(int)]
-  size, count, me = config_data.eval_batch_size, jax.process_count(), jax.process_index()
-  if size % count:
-    raise ValueError(f'eval_batch_size={size} does not divide over {count} processes')
+  count, me = jax.process_count(), jax.process_index()
+  size = -(-config_data.eval_batch_size // multiple) * multiple
   for begin in range(0, len(where), size):
     rows = range(begin + me * size // count, begin + (me + 1) * size // count)
     picked = [where[min(r, len(where) - 1)] for r in rows]

@@ -52,7 +52,8 @@ class DataSpec:
     weights = np.ones(self.shape[0], np.float32)
     if 'latitude' in self.grid:
       rows = len(self.grid['latitude'])
-      weights[:rows] = np.cos(np.deg2rad(self.grid['latitude']))
+      # A pole keeps a tiny weight: 0 marks padding.
+      weights[:rows] = np.maximum(np.cos(np.deg2rad(self.grid['latitude'])), 1e-6)
       weights[rows:] = 0
     return weights
 

@@ -13,7 +13,7 @@ def _value(case: Case, pointer: str) -> Any:
   """Computes what a pointer into the case's values names (its `values_meaning`)."""
   pred, true, c = case.input('pred'), case.input('true'), case.config
   _, _, what, *rest = pointer.split('/')
-  scaled = re.fullmatch(r'metric_mean([\d.]+)_std([\d.]+)_spatial_norm', what)
+  scaled = re.fullmatch(r'metric_mean([-+.\de]+)_std([-+.\de]+)_spatial_norm', what)
   named = re.fullmatch(r'metric_channel_names_(\w+)', what)
   extras = ('tecu_not_upstream_code_path', 'metric')
   if scaled:

@@ -9,6 +9,7 @@ from stp_jax import models, sampling
 from stp_jax.data import climatology, clip_store, forcings
 from stp_jax.data.spec import DataSpec
 from stp_jax.metrics import baselines, tec, video
+from stp_jax.models import anchor
 from stp_jax.typing import Array, Batch, Output, PyTree, Variables
 
 
@@ -47,7 +48,7 @@ class Forecast:
     c = self.config
     return models.build(
         c.model, shape=self.spec.shape, forcings=len(self.channels) - 1, t_in=self.t_in,
-        t_out=t_out or self.t_out, frames_per_day=self.spec.frames_per_day,
+        t_out=t_out or self.t_out, frames_per_day=self.frames_per_day,
         divisor=self.spec.divisor, dtype=c.dtype)
 
   def stage(self, step: int) -> int:
@@ -69,6 +70,11 @@ class Forecast:
     if self.needs_climatology:
       wanted += ['month', 'hour', 'date', 'f107']
     return tuple(c for c in self.spec.columns if c in wanted)
+
+  @property
+  def frames_per_day(self) -> int:
+    """The lag of persistence: a day where frames have a clock, else one frame."""
+    return self.spec.frames_per_day if self.has_clock else 1
 
   @property
   def has_clock(self) -> bool:
@@ -107,11 +113,11 @@ class Forecast:
     height, width, _ = spec.shape
     result['forcings'] = forcings.planes(scalars, spec.columns, self.channels, height, width)
     column = spec.columns.index
-    if {'month', 'hour'} <= set(spec.columns):
-      hour = scalars[..., column('hour')]
-      share = 0.5 if 'date' not in spec.columns else (
-          scalars[..., column('date')] - 1 + hour / 24) / 30.44
-      result['calendar'] = jnp.stack([scalars[..., column('month')] + share - 0.5, hour], -1)
+    if self.has_clock:
+      # Without a day of the month: its middle.
+      date = scalars[..., column('date')] if 'date' in spec.columns else 15.7
+      result['calendar'] = anchor.calendar(
+          scalars[..., column('month')], date, scalars[..., column('hour')])
     if 'f107' in spec.columns and 'f107' not in spec.filled:
       result['driver'] = scalars[:, self.t_in - 1, column('f107')]
     return result
@@ -194,7 +200,7 @@ class Forecast:
     forecasts = {'net': self.predict(variables, batch)} | baselines.apply(
         fitted, inputs['physical'], inputs['calendar'], inputs['driver'], t_in=t_in,
         t_out=self.t_out, valid=inputs['valid'], row_weights=spec.row_weights,
-        frames_per_day=spec.frames_per_day)
+        frames_per_day=self.frames_per_day)
     statistics = {name: tec.per_example(f, truth, valid, spec.row_weights)
                   for name, f in forecasts.items()}
     frames = video.per_example(

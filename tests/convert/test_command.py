@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stp_jax import checkpoint, tasks
+from stp_jax import checkpoint, predict, tasks
 from stp_jax import config as config_files
 from stp_jax.convert import __main__ as command
 from stp_jax.convert import family_of, published, rules
@@ -37,7 +37,7 @@ def _save(path, weights):
 
 
 @pytest.mark.parametrize('words', [
-    _WORDS, f'{_CONFIG}:smoke,model=tau,fusion=concatenate,channels=1', ])
+    _WORDS, f'{_CONFIG}:smoke,model=tau,fusion=concatenate,channels=1'])
 def test_there_and_back(tmp_path, capsys, words):
   weights = _weights(words)
   _save(tmp_path / 'latest.pth', weights)
@@ -50,8 +50,9 @@ def test_there_and_back(tmp_path, capsys, words):
   if loaded.config.model.name == 'convlstm':
     assert loaded.config.model.backbone.cell == 'channel_mixer'
     assert loaded.config.model.mix == 'upstream'
-    assert '3456 that nothing uses' not in out and str(8 * 16 * 9 + 8 * 16) in out
+    assert f'{8 * 16 * 9 + 8 * 16} that nothing uses' in out
   assert loaded.spec.divisor == 200.0
+  predict.Predictor.load(run)  # checks the architecture against the stored config
   for target in ('back.pth', 'back.npz'):
     assert command.main(['--to-torch', f'--checkpoint={run}', f'--out={tmp_path / target}']) == 0
   back = torch.load(tmp_path / 'back.pth', weights_only=True)

@@ -59,7 +59,8 @@ def test_layers_may_differ_in_width_and_layer_norm_is_over_the_volume():
 
 
 def test_bad_fields():
-  for fields, message in ((dict(cell='gru'), 'convlstm channel_mixer'), (dict(kernel_size=4), 'odd')):
+  for fields, message in (
+      (dict(cell='gru'), 'convlstm channel_mixer'), (dict(kernel_size=4), 'odd')):
     with pytest.raises(ValueError, match=message):
       _step(ConvLSTM(features=(2,), **fields))
 

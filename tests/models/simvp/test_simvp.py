@@ -40,7 +40,7 @@ def test_drop_path_rates_and_their_published_floor():
 def test_stochastic_depth_and_dropout_act_in_training_only():
   x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 8, 8, 1)), jnp.float32)
   module = SimVP(**TINY, drop_path=0.5, drop=0.3, layer_scale_init=1.0)
-  variables = module.init(jax.random.key(0), x)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
   assert variables['params']['hid']['enc_0']['block']['layer_scale_1'][0] == 1
 
   @jax.jit
@@ -50,7 +50,8 @@ def test_stochastic_depth_and_dropout_act_in_training_only():
   a, b, again = train(jax.random.key(1)), train(jax.random.key(2)), train(jax.random.key(1))
   np.testing.assert_array_equal(a, again)
   assert not np.allclose(a, b)
-  np.testing.assert_array_equal(*(module.apply(variables, x)[0] for _ in range(2)))
+  # In evaluation no generator is asked for: this would raise.
+  jax.eval_shape(lambda: module.apply(variables, x))
 
 
 def test_without_dropping_training_needs_no_generator():
@@ -74,19 +75,21 @@ def test_differential_divergence():
 
 def test_tau_reports_its_divergence_in_training_where_the_truth_is_given():
   frames = jnp.asarray(np.random.default_rng(0).random((2, 5, 8, 8, 1)), jnp.float32)
-  terms = {}
-  for translator in ('tau', 'gsta'):
+  def run(translator, train, frames=frames):
     model = build(dict(name='simvp', backbone=dict(TINY, translator=translator)),
                   shape=(8, 8, 1), t_in=2, t_out=3)
-    variables = model.init(jax.random.key(0), frames)
-    holes = frames.at[:, 3, 2].set(jnp.nan)
-    output, _ = jax.jit(lambda v, f, m=model: m.apply(v, f, train=True, mutable='batch_stats'))(
-        variables, holes)
-    terms[translator] = output.terms
-    assert not model.apply(variables, frames).terms
-  assert list(terms['tau']) == ['diff_div'] and not terms['gsta']
-  assert terms['tau']['diff_div'].shape == (2,)
-  assert bool(jnp.all(jnp.isfinite(terms['tau']['diff_div'])))
+    return model.init_with_output(jax.random.key(0), frames, train=train)[0]
+
+  for translator, train, names in (
+      ('gsta', True, []), ('tau', False, []), ('tau', True, ['diff_div'])):
+    output = jax.eval_shape(lambda t=translator, train=train: run(t, train))
+    assert list(output.terms) == names
+  holes = frames.at[:, 3, 2].set(jnp.nan)
+  output = jax.jit(lambda f: run('tau', True, f))(holes)
+  target = jnp.where(jnp.isnan(holes[:, 2:]), output.prediction, holes[:, 2:])
+  np.testing.assert_allclose(
+      output.terms['diff_div'], differential_divergence(output.prediction, target), rtol=1e-5)
+  assert bool(jnp.all(output.terms['diff_div'] > 0))
 
 
 @pytest.mark.parametrize('fields, size, message', [

@@ -1,0 +1,108 @@
+"""Scores: the same at any batch size and device count; other stores; the report folder."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from stp_jax import checkpoint, evaluate, main, sharding, tasks, train
+from stp_jax.data import clip_store
+from tests import stores
+
+CONFIG = 'configs/iono_mixer.py:smoke,channels=9,model=convlstm'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A trained run on a tiny store: (workdir, store)."""
+  folder = tmp_path_factory.mktemp('evaluate')
+  store = stores.make(folder / 's', holes=40)
+  config = main.load_config(CONFIG, {'data.eval_stride': '5'})
+  config.data.stores = (str(store.path),)
+  config.data.batch_size = 8
+  train.train(config, folder / 'run')
+  return folder / 'run', store
+
+
+def _score(run, batch_size, devices):
+  workdir, store = run
+  loaded = checkpoint.load(workdir)
+  loaded.config.data.eval_batch_size = batch_size
+  task = tasks.build(loaded.config, loaded.spec)
+  mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+  fitted = evaluate.fit_baselines(task, [store])
+  return evaluate.score(task, loaded.variables, fitted, [store], ['test'], mesh)
+
+
+def test_scores_do_not_depend_on_batch_size_or_devices(run):
+  one, many = _score(run, 1, 1), _score(run, 8, 8)
+  assert one['windows'] == many['windows'] == 8
+  flat = lambda r: jax.tree.leaves(r['forecasts'])
+  for a, b in zip(flat(one), flat(many), strict=True):
+    assert abs(a - b) <= 1e-6 * max(1, abs(a))
+
+
+def test_the_score_is_what_numpy_says(run):
+  """One number of the card, computed again without any of its code."""
+  workdir, store = run
+  loaded = checkpoint.load(workdir)
+  task = tasks.build(loaded.config, loaded.spec)
+  errors = []
+  for start in range(0, 39, 5):
+    raw = store.frames(2, start, 10)
+    now = store.physical(raw)[..., 0]
+    persisted = now[3]  # four frames are less than a day: the last one
+    errors.append((persisted - now[4:])[:, :15])  # the sixteenth row is padding
+  result = _score(run, 4, 1)
+  expected = np.sqrt(np.nanmean(np.square(errors)))
+  # A hole in the last frame is filled from the climatology, so a few pixels may differ.
+  assert result['forecasts']['persistence']['all']['rmse'] == pytest.approx(expected, rel=0.02)
+  assert 'net' in result['forecasts'] and task.t_out == 6
+
+
+def test_the_report_is_complete(run, tmp_path):
+  workdir, _ = run
+  card = evaluate.evaluate(workdir, out=tmp_path / 'report')
+  names = {p.name for p in (tmp_path / 'report').iterdir()}
+  assert {'score_card.md', 'score_card.json', 'README.md', 'maps.png', 'forecast.gif',
+          'training.png'} <= names
+  text = (tmp_path / 'report' / 'score_card.md').read_text()
+  assert 'SIMULATED' in text and 'persist' in text and 'TECU' in text
+  assert set(card['splits']) == {'test'}
+  assert (workdir / 'baselines.npz').exists()
+  json.loads((tmp_path / 'report' / 'score_card.json').read_text())
+
+
+def test_another_store_and_mode(run, tmp_path):
+  workdir, _ = run
+  other = stores.make(tmp_path / 'o', seed=9, start='2022-01-01', days=(3,), splits=('all',))
+  card = evaluate.evaluate(workdir, store=[other.path], split=['all'], out=tmp_path / 'r',
+                           future_forcings='observed', limit=4)
+  assert card['splits']['all']['windows'] == 4
+  assert 'observed' in (tmp_path / 'r' / 'score_card.md').read_text()
+
+
+def test_bad_input_is_one_line(run, tmp_path, capsys):
+  workdir, _ = run
+  wide = stores.make(tmp_path / 'wide', size=24)
+  for arguments, message in [
+      (['--checkpoint=/nowhere'], 'no checkpoints folder'),
+      ([f'--checkpoint={workdir}', f'--store={wide.path}'], 'was trained on [16, 16, 1]'),
+      ([f'--checkpoint={workdir}', '--split=nothing'], 'the stores have the splits'),
+      ([f'--checkpoint={workdir}', '--future-forcings=guess'], 'choose one of persist'),
+      ([f'--checkpoint={workdir}', f'--store={tmp_path}'], 'no clip store')]:
+    assert evaluate.main(arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith('evaluate: ')
+
+
+def test_a_store_without_the_drivers_names_them(run, tmp_path):
+  workdir, store = run
+  bare = clip_store.StoreWriter(
+      tmp_path / 'bare', name='bare', streams=store.streams, cadence_hours=2.0, recipe={},
+      normalisation=store.meta['normalisation'], grid=store.meta['grid'])
+  bare.add('a', {'frames': store.frames(0)}, split='test', source='a', time='2022-01-01T00:00')
+  bare.finish()
+  with pytest.raises(clip_store.StoreError, match='has no year f107 r day hour month'):
+    evaluate.evaluate(workdir, store=[tmp_path / 'bare'], out=tmp_path / 'r')

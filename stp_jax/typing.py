@@ -31,8 +31,8 @@ class Output:
 
   Attributes:
     prediction: `[B, T_out, H, W, C]`, the frames after the input, in the units of the input.
-    context: `[B, T_in - 1, H, W, C]`, one-step predictions of input frames 1 to T_in - 1, or None
-      for models that predict whole chunks.
+    context: `[B, K, H, W, C]`, one-step predictions of the last K input frames, K = T_in - 1 for
+      most recurrent models; None for models that predict whole chunks.
     terms: per-example auxiliary losses `[B]`, by name; the config weights them.
   """
   prediction: Array

@@ -36,10 +36,28 @@ def published_fields(config: Mapping[str, Any], upstream: str = 'channel_mixer'
   fields: dict[str, Any] = {'model.anchor': 'none'}
   if model['fusion'] == 'mix':
     fields['model.mix'] = 'upstream'
-  if model['name'] == 'convlstm':
-    fields['model.backbone.cell'] = {'openstl': 'convlstm'}.get(upstream, upstream)
+  if model['name'] in ('convlstm', 'predrnnpp'):
+    fields['model.backbone.cell'] = {'openstl': model['name']}.get(upstream, upstream)
+  if model['name'] == 'predrnnv2':
+    fields['task.term_weights.decouple'] = 0.1  # matters only if it is trained further
+  if model['name'] == 'e3dlstm':
+    fields |= {'model.backbone.memory': 'upstream', 'model.backbone.attention': 'upstream'}
+    fields['task.loss'] = 'mse+mae'  # matters only if it is trained further
+  if model['name'] == 'mau':
+    fields['model.backbone.head'] = 'pointwise' if upstream == 'openstl' else 'transposed'
+  if model['name'] == 'prednet':
+    fields['model.backbone.extrapolation'] = 'previous'
+    fields['model.backbone.signed_error'] = True  # the same, unless error_activation is tanh
+  if model['name'] == 'crevnet':
+    fields['model.backbone.warm_up'] = False
+  if model['name'] == 'dmvfn':
+    fields |= {'model.backbone.routing': 'upstream', 'model.backbone.clip': True}
+    fields['model.backbone.grid'] = 'upstream'  # matters only if it is trained further
   if model['name'] == 'simvp':
     fields['model.backbone.drop_path_floor'] = 0.01  # matters only if it is trained further
+    backbone = model.get('backbone') or model
+    if str(backbone.get('translator', '')).lower() == 'swin':
+      fields['model.backbone.shift_mask'] = 'upstream'
   return fields
 
 

@@ -35,12 +35,17 @@ class Family:
       ours, are kept beside a converted checkpoint, and count in `parameter_count`.
     buffers: patterns of PyTorch buffers that we derive or do not need; kept, not counted.
     layouts: (pattern of PyTorch keys, layout) where the rank does not tell it; see `layout_of`.
+    aliases: (prefix, prefix of the same tensors): a module that PyTorch reaches by two names is
+      listed twice. Read if there and equal, not counted, and written back from the first.
+    constants: PyTorch buffers that never change, written where the conversion kept none.
   """
   name: str
   key: Callable[[Path], str]
   unused: tuple[str, ...] = ()
   buffers: tuple[str, ...] = (r'.*\.num_batches_tracked',)
   layouts: tuple[tuple[str, str], ...] = ()
+  aliases: tuple[tuple[str, str], ...] = ()
+  constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def spell(path: Path, indexed: Iterable[str] = ()) -> str:
@@ -64,7 +69,7 @@ def layout_of(family: Family, key: str, leaf: str, rank: int) -> str:
   `[I, O]`, or `[1, 1, I, O]` where it is a 1 x 1 convolution here. pointwise: `[O, I, 1, 1]` and
   `[I, O]`. transposed: `[I, O, k...]` and `[k..., I, O]`, flipped in space, as
   `jax.lax.conv_transpose` wants it. volume: `[C, H, W]` and `[H, W, C]`, the norm over all three.
-  same: alike.
+  planes: `[1, C, 1, 1]` and `[1, 1, 1, C]`, a factor per channel; a vector stays one. same: alike.
   """
   for pattern, layout in family.layouts:
     if re.fullmatch(pattern, key):
@@ -93,6 +98,8 @@ def from_torch(layout: str, array: np.ndarray, shape: tuple[int, ...]) -> np.nda
     array = array.reshape(array.shape[:2] if array[0, 0].size == 1 else array.shape).T
   elif layout == 'volume':
     array = np.moveaxis(array, 0, -1)
+  elif layout == 'planes' and array.ndim > 2:
+    array = np.moveaxis(array, 1, -1)
   return array if array.shape == tuple(shape) else None
 
 
@@ -105,6 +112,8 @@ def into_torch(layout: str, array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[-2:]).T
   if layout == 'pointwise':
     return array.T[:, :, None, None]
+  if layout == 'planes':
+    return np.moveaxis(array, -1, 1) if array.ndim > 2 else array
   return np.moveaxis(array, -1, 0) if layout == 'volume' else array
 
 
@@ -131,6 +140,14 @@ def _matches(patterns: Iterable[str], key: str) -> bool:
   return any(re.fullmatch(p, key) for p in patterns)
 
 
+def _first_name(family: Family, key: str) -> str:
+  """The name under which a tensor is read that PyTorch lists twice; others keep theirs."""
+  for alias, first in family.aliases:
+    if key.startswith(alias):
+      return first + key.removeprefix(alias)
+  return key
+
+
 def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
             ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """PyTorch weights as Flax variables.
@@ -148,6 +165,9 @@ def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
     ConversionError: missing, left-over or misshaped keys, all named (shortened) in one line.
   """
   names = leaves(family, template)
+  again = [k for k in weights if _first_name(family, k) in weights and _first_name(family, k) != k]
+  differ = [k for k in again if not np.array_equal(weights[k], weights[_first_name(family, k)])]
+  weights = {k: v for k, v in weights.items() if k not in again}
   missing = [key for key in names.values() if key not in weights]
   extra = [k for k in weights if k not in set(names.values())
            and not _matches(family.unused + family.buffers, k)]
@@ -164,7 +184,8 @@ def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
       else:
         flat[collection][path] = np.ascontiguousarray(array, want.dtype)
   problems = [f'{label}: {_short(keys)}' for label, keys in (
-      ('missing', missing), ('nothing uses', extra), ('wrong shape', wrong)) if keys]
+      ('missing', missing), ('nothing uses', extra), ('wrong shape', wrong),
+      ('differs from its other name', differ)) if keys]
   if problems:
     raise ConversionError(f'{family.name}: the weights do not fit: {"; ".join(problems)}')
   used = set(names.values())
@@ -189,7 +210,9 @@ def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray]
     array = np.asarray(node)
     array = into_torch(layout_of(family, key, path[-1], array.ndim), array)
     out[key] = np.ascontiguousarray(array) if array.ndim else array
-  return out | dict(unused or {})
+  twice = {alias + k.removeprefix(first): v for alias, first in family.aliases
+           for k, v in out.items() if k.startswith(first)}
+  return dict(family.constants) | out | twice | dict(unused or {})
 
 
 def parameter_count(family: Family, params: PyTree, unused: Mapping[str, np.ndarray]) -> int:

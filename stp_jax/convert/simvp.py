@@ -2,7 +2,7 @@
 
 from stp_jax.convert import rules
 
-_LISTS = ('enc', 'dec', 'conv', 'fc', 'layers')
+_LISTS = ('enc', 'dec', 'conv', 'fc', 'layers', 'pws')
 
 
 def key(path: rules.Path) -> str:
@@ -14,4 +14,5 @@ FAMILY = rules.Family(
     'simvp', key,
     buffers=(r'.*\.num_batches_tracked', r'.*\.relative_position_index', r'.*\.attn_mask'),
     # TAU's squeeze and excite: linear layers there, 1 x 1 convolutions here.
-    layouts=((r'.*\.fc\.\d\.weight', 'linear'),))
+    # MogaNet's factors per channel: [1, C, 1, 1] there; other blocks have [C] under these names.
+    layouts=((r'.*\.fc\.\d\.weight', 'linear'), (r'.*\.(layer_scale_\d|sigma)', 'planes')))

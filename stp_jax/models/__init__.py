@@ -9,10 +9,30 @@ import jax.numpy as jnp
 from stp_jax.models.forecaster import Forecaster, combine_name
 from stp_jax.models.fusion import Fusion
 from stp_jax.models.recurrent.convlstm import ConvLSTM
+from stp_jax.models.recurrent.crevnet import CrevNet
+from stp_jax.models.recurrent.dmvfn import DMVFN
+from stp_jax.models.recurrent.e3dlstm import E3DLSTM
+from stp_jax.models.recurrent.mau import MAU
+from stp_jax.models.recurrent.mim import MIM
+from stp_jax.models.recurrent.phydnet import PhyDNet
+from stp_jax.models.recurrent.prednet import PredNet
+from stp_jax.models.recurrent.predrnn import PredRNN
+from stp_jax.models.recurrent.predrnnpp import PredRNNPlusPlus
+from stp_jax.models.recurrent.predrnnv2 import PredRNNV2
 from stp_jax.models.simvp.simvp import SimVP
 
 BACKBONES: dict[str, type[nn.Module]] = dict(
     convlstm=ConvLSTM,
+    crevnet=CrevNet,
+    dmvfn=DMVFN,
+    e3dlstm=E3DLSTM,
+    mau=MAU,
+    mim=MIM,
+    phydnet=PhyDNet,
+    prednet=PredNet,
+    predrnn=PredRNN,
+    predrnnpp=PredRNNPlusPlus,
+    predrnnv2=PredRNNV2,
     simvp=SimVP,
 )
 # What `build` reads beside `name` and `backbone`; the rest of a Forecaster follows from the data.
@@ -59,6 +79,10 @@ def build(
       kind=fields.pop('fusion', 'none'), mode=fields.pop('mix', 'strict'),
       patch=fields.pop('patch', 1), channels=shape[2], forcings=forcings)
   combine = combine_name(fields.get('combine'), fields.get('anchor', 'none'))
+  if BACKBONES[name].kind == 'window' and (fusion.kind, combine) != ('none', 'none'):
+    raise ValueError(
+        f'model {name} makes whole frames from frames alone: set fusion=none and anchor=none '
+        f'(got fusion {fusion.kind}, combine {combine})')
   if combine != 'none':
     # A correction starts at zero: the untrained model is the anchor itself.
     backbone.setdefault('zero_readout', True)

@@ -27,7 +27,10 @@ class Forecaster(nn.Module):
   """Forecasts t_out frames from t_in frames and forcings. Its parameters are the backbone's.
 
   Attributes:
-    backbone: a step module (`kind` 'frames') or a chunk network ('chunks'); see `models.rollout`.
+    backbone: a step module (`kind` 'frames') or a chunk network ('chunks'), see `models.rollout`;
+      or one with a time loop of its own ('window'): `__call__(frames [B, T, h, w, D], use_true
+      [B, T], t_in, train, truth, remat, unroll) -> prediction, context or None, terms`. `truth`:
+      the frames after the input are there, for terms that compare with them.
     t_in, t_out: frames given and forecast.
     fusion: how forcings join the frames.
     anchor: none | persistence (the backbone corrects the frame `lag` steps ago) | climatology (it
@@ -89,11 +92,10 @@ class Forecaster(nn.Module):
     if use_true is None:
       use_true = jnp.broadcast_to(jnp.arange(total) < self.t_in, (b, total))
     planes = self._patched(forcings) if self._fused else None
-    prediction, context, terms = self._rollout(self._patched(frames), planes, use_true, train)
+    prediction, context, terms = self._rollout(
+        self._patched(frames), planes, use_true, train, given == total)
 
     def back(patched, times):
-      if patched is None:
-        return None
       image = unpatchify(patched, self.fusion.patch)[:, :, :height, :width]
       return image if base is None else image * scale + base[:, times]
 
@@ -102,8 +104,9 @@ class Forecaster(nn.Module):
       # A frame with holes is no target where it has them.
       known = jnp.where(jnp.isfinite(target), target, jax.lax.stop_gradient(prediction))
       terms = {**terms, **self.backbone.target_terms(prediction, known)}
-    return Output(
-        prediction=prediction, context=back(context, slice(1, self.t_in)), terms=terms)
+    if context is not None:
+      context = back(context, slice(self.t_in - context.shape[1], self.t_in))
+    return Output(prediction=prediction, context=context, terms=terms)
 
   def _check(self, frames, forcings):
     total = self.t_in + self.t_out
@@ -132,7 +135,7 @@ class Forecaster(nn.Module):
     pads = ((0, 0), (0, 0), (0, h - planes.shape[2]), (0, w - planes.shape[3]), (0, 0))
     return patchify(jnp.pad(planes, pads, mode='edge'), self.fusion.patch)
 
-  def _rollout(self, frames, forcings, use_true, train) -> tuple[Array, Array | None, Any]:
+  def _rollout(self, frames, forcings, use_true, train, truth) -> tuple[Array, Array | None, Any]:
     common = dict(
         fuse=self.fusion, combine=combine_name(self.combine, self.anchor),
         lag=self.lag if self.lag <= self.t_in else 1, remat=self.remat, unroll=self.unroll)
@@ -140,6 +143,10 @@ class Forecaster(nn.Module):
       prediction, terms = rollout_chunks(
           self.backbone, frames, forcings, t_in=self.t_in, t_out=self.t_out, train=train, **common)
       return prediction, None, terms
+    if self.backbone.kind == 'window':
+      return self.backbone(
+          frames, use_true, t_in=self.t_in, train=train, truth=train and truth, remat=self.remat,
+          unroll=self.unroll)
     predictions, terms, _ = rollout_frames(self.backbone, frames, forcings, use_true, **common)
     return predictions[:, self.t_in - 1:], predictions[:, :self.t_in - 1], terms
 

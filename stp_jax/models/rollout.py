@@ -37,7 +37,7 @@ def combine_output(combine: str, output: Array, lagged: Array) -> Array:
   raise ValueError(f'combine {combine!r}: one of {" ".join(COMBINES)}')
 
 
-def _scan(
+def scan_time(
     body: Callable, module: nn.Module, *, length, in_axes, out_axes, remat, unroll,
 ) -> Callable:
   """nn.scan over time with what a network may own: parameters, batch statistics, dropout."""
@@ -68,7 +68,9 @@ def rollout_frames(
 
   Args:
     step: module with `initial_carry(frame, steps) -> carry` (`frame`: fused input of step 0) and
-      `__call__(carry, frame, t) -> carry, prediction [B, h, w, D], terms {name: [B]}`.
+      `__call__(carry, frame, t) -> carry, prediction [B, h, w, D], terms {name: [B]}`. It may
+      have `feedback(carry, previous) -> image [B, h, w, D]`, what it is fed for a frame that is not
+      given; without, that is the prediction of that frame, `previous`.
     frames: `[B, T, h, w, D]`, the last one is never fed.
     forcings: `[B, T, h, w, P P A]` or None.
     use_true: `[B, T]`, nonzero where the true image is fed; step 0 always gets the true one.
@@ -97,7 +99,8 @@ def rollout_frames(
   def body(step, state, xs):
     carry, previous, past = state
     frame, forcing, use, t = xs
-    image = _blend(use, frame, previous)
+    own = step.feedback(carry, previous) if hasattr(step, 'feedback') else previous
+    image = _blend(use, frame, own)
     carry, output, terms = step(carry, fuse(image, forcing), t)
     lagged = image
     if combine != 'none' and lag > 1:
@@ -113,7 +116,7 @@ def rollout_frames(
   ring = lag if combine != 'none' and lag > 1 else 0
   start = (carry, jnp.zeros_like(frames[:, 0]), jnp.zeros_like(
       frames[:, 0], shape=(ring, *frames.shape[:1], *frames.shape[2:])))
-  scan = _scan(
+  scan = scan_time(
       body, step, length=steps, in_axes=((1, nn.broadcast if forcings is None else 1, 1, 0),),
       out_axes=(1, 0), remat=remat, unroll=unroll)
   (carry, *_), (predictions, terms) = scan(step, start, (
@@ -167,7 +170,7 @@ def rollout_chunks(
   if forcings is not None:
     forcings = forcings.reshape(-1, chunks, t_in, *forcings.shape[2:])
     by_chunk = 1
-  scan = _scan(
+  scan = scan_time(
       body, network, length=chunks, in_axes=(by_chunk,), out_axes=(1, 0), remat=remat,
       unroll=unroll)
   _, (predictions, terms) = scan(network, frames, forcings)

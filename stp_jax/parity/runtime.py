@@ -12,7 +12,9 @@ from stp_jax.parity.case import Case, Unsupported
 from stp_jax.parity.compare import Verdict, check
 
 # One module per family; each has GROUPS and run(case) -> Result.
-FAMILIES = ('recurrent', 'simvp', 'fusion', 'metrics', 'schedule', 'iono_data')
+FAMILIES = (
+    'recurrent', 'simvp', 'video_models', 'crevnet', 'dmvfn', 'fusion', 'metrics', 'schedule',
+    'iono_data')
 
 
 def families() -> dict[str, ModuleType]:

@@ -27,8 +27,9 @@ def _backbone(c: Mapping[str, Any]) -> dict[str, Any]:
   if translator not in translators.names():
     raise Unsupported(f'translator {translator}')
   # Drop path is off in every case, so neither upstream's rates nor its floor are asked for.
+  quirks = dict(shift_mask='upstream') if translator == 'swin' else {}
   return dict(
-      translator=translator, mlp_ratio=c['mlp_ratio'],
+      translator=translator, mlp_ratio=c['mlp_ratio'], **quirks,
       **{k: c[k] for k in ('hid_S', 'hid_T', 'N_S', 'N_T', 'spatio_kernel_enc',
                            'spatio_kernel_dec')})
 

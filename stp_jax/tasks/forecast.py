@@ -148,7 +148,8 @@ class Forecast:
     output, updated = self.apply(variables, inputs, t_out, use_true, True, drop_rng)
     predicted, first = output.prediction, self.t_in
     if output.context is not None:
-      predicted, first = jnp.concatenate([output.context, predicted], 1), 1
+      first -= output.context.shape[1]
+      predicted = jnp.concatenate([output.context, predicted], 1)
     truth = inputs['frames'][:, first:]
     weight = inputs['valid'][:, first:].astype(jnp.float32)
     if config.latitude_weight:

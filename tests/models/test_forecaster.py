@@ -14,6 +14,12 @@ from stp_jax.models.layers.conv import convolution_method
 
 TINY = dict(
     convlstm=dict(features=(3,), kernel_size=3),
+    mim=dict(features=(2, 2), kernel_size=3),
+    phydnet=dict(features=8, hidden=(3,), kernel_size=3, groups=2),
+    prednet=dict(features=(3,)),
+    predrnn=dict(features=(2,), kernel_size=3),
+    predrnnpp=dict(features=(2, 2), kernel_size=3),
+    predrnnv2=dict(features=(2,), kernel_size=3),
     simvp=dict(hid_S=4, hid_T=6, N_S=2, N_T=2, mlp_ratio=1.0),
 )
 NAMES = tuple(TINY)
@@ -40,7 +46,8 @@ def _fixed(name):
 
 
 def test_every_backbone_is_tested():
-  assert set(BACKBONES) == set(TINY)
+  own_loop = {name for name, cls in BACKBONES.items() if cls.kind == 'window'}  # own tests
+  assert set(BACKBONES) - own_loop == set(TINY)
 
 
 @pytest.mark.parametrize('name', NAMES)

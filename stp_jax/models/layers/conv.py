@@ -115,9 +115,12 @@ def convolution(
   if use_native() or max(map(max, padding)) > k - 1:
     return _native(x, kernel, stride, padding, groups)
   if groups > 1:
-    parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1))
-    return jnp.concatenate(
-        [convolution(a, b, stride=stride, padding=padding) for a, b in parts], -1)
+    # One plain convolution per group: the grouped one has a gradient 74 times slower (8 groups).
+    # A loop, not a list: it is compiled once, and runs at least as fast.
+    apart = lambda a: jnp.moveaxis(a.reshape(*a.shape[:-1], groups, -1), -2, 0)
+    y = lax.map(
+        lambda pair: convolution(*pair, stride=stride, padding=padding), (apart(x), apart(kernel)))
+    return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], -1)
   if stride > 1:
     return _strided(x, kernel, stride, padding)
   return _plain(x, kernel, padding)
@@ -127,7 +130,7 @@ def kernel_init(name: str, groups: int = 1) -> Callable:
   """Initialiser of a kernel `[k, k, in / groups, out]` (or `[in, out]`, of a dense layer), by name.
 
   torch: U(+-1 / sqrt(fan in)), torch's default. trunc_normal: std 0.02, cut at +-2 (a hundred std).
-  he_out: N(0, sqrt(2 / fan out)), fan out counted per group. zeros.
+  he_out: N(0, sqrt(2 / fan out)), fan out counted per group. small: U(+-0.001). zeros.
   """
   def torch(key, shape, dtype=jnp.float32):
     bound = math.prod(shape[:-1]) ** -0.5
@@ -140,8 +143,12 @@ def kernel_init(name: str, groups: int = 1) -> Callable:
     fan_out = math.prod(shape[:-2]) * shape[-1] // groups
     return jax.random.normal(key, shape, dtype) * (2 / fan_out) ** 0.5
 
+  def small(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -1e-3, 1e-3)
+
   makers = dict(
-      torch=torch, trunc_normal=trunc_normal, he_out=he_out, zeros=nn.initializers.zeros)
+      torch=torch, trunc_normal=trunc_normal, he_out=he_out, small=small,
+      zeros=nn.initializers.zeros)
   if name not in makers:
     raise ValueError(f'initialiser {name!r}: one of {" ".join(makers)}')
   return makers[name]

@@ -16,6 +16,10 @@ from stp_jax.models.layers.conv import bias_init, kernel_init, use_native
 from stp_jax.models.layers.precision import wide
 from stp_jax.typing import Array
 
+# Larger filters loop over their rows: 121 shifted images (11 x 11) in one expression take minutes
+# to compile in a deep network.
+_UNROLLED = 7
+
 
 def _pad(x: Array, k: int, dilation: int) -> Array:
   p = (k - 1) * dilation // 2
@@ -24,11 +28,19 @@ def _pad(x: Array, k: int, dilation: int) -> Array:
 
 def _shifted_sum(x: Array, kernel: Array, dilation: int) -> Array:
   k, (h, w) = kernel.shape[0], x.shape[1:3]
-  padded, total = _pad(x, k, dilation), 0
-  for i in range(k):
+  padded = _pad(x, k, dilation)
+
+  def row(total, i):  # what row i of the filter adds
+    rows = lax.dynamic_slice_in_dim(padded, i * dilation, h, 1)
     for j in range(k):
-      shifted = padded[:, i * dilation:i * dilation + h, j * dilation:j * dilation + w]
-      total = total + wide(shifted * kernel[i, j, 0])
+      total = total + wide(rows[:, :, j * dilation:j * dilation + w] * kernel[i, j, 0])
+    return total, None
+
+  total = jnp.zeros(x.shape, wide(x[:0]).dtype)
+  if k > _UNROLLED:
+    return lax.scan(row, total, jnp.arange(k))[0].astype(x.dtype)
+  for i in range(k):
+    total, _ = row(total, i)
   return total.astype(x.dtype)
 
 
@@ -46,17 +58,26 @@ def _backward(dilation, residuals, g):
   k, (b, _, w, c) = kernel.shape[0], x.shape
   rows = jnp.transpose(_pad(x, k, dilation), (1, 0, 2, 3))
 
-  def body(sums, y):
-    row = lax.dynamic_index_in_dim(g, y, 1, keepdims=False)  # [b, w, c]
-    above = [lax.dynamic_index_in_dim(rows, y + i * dilation, 0, keepdims=False) for i in range(k)]
-    products = [
-        wide(above[i][:, j * dilation:j * dilation + w] * row) for i in range(k) for j in range(k)]
-    return [s + p for s, p in zip(sums, products)], None
+  def gather(filter_rows):
+    """Gradient of some rows of the filter: one pass over the rows of the image."""
+    def body(sums, y):
+      row = lax.dynamic_index_in_dim(g, y, 1, keepdims=False)  # [b, w, c]
+      above = [
+          lax.dynamic_index_in_dim(rows, y + i * dilation, 0, keepdims=False) for i in filter_rows]
+      products = [
+          wide(a[:, j * dilation:j * dilation + w] * row) for a in above for j in range(k)]
+      return [s + p for s, p in zip(sums, products)], None
 
-  start = [jnp.zeros((b, w, c), wide(x[:0]).dtype)] * (k * k)
-  sums, _ = lax.scan(body, start, jnp.arange(x.shape[1]))
-  dw = jnp.stack([jnp.sum(s, (0, 1)) for s in sums]).reshape(kernel.shape)
-  return _shifted_sum(g, kernel[::-1, ::-1], dilation), dw.astype(kernel.dtype)
+    start = [jnp.zeros((b, w, c), wide(x[:0]).dtype)] * (k * len(filter_rows))
+    sums, _ = lax.scan(body, start, jnp.arange(x.shape[1]))
+    return jnp.stack([jnp.sum(s, (0, 1)) for s in sums])
+
+  if k > _UNROLLED:
+    dw = lax.map(lambda i: gather([i]), jnp.arange(k))
+  else:
+    dw = gather(range(k))
+  dx = _shifted_sum(g, kernel[::-1, ::-1], dilation)
+  return dx, dw.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _rewritten.defvjp(_forward, _backward)

@@ -8,6 +8,16 @@ from stp_jax.models.layers.precision import wide
 from stp_jax.typing import Array
 
 
+def _mean(x: Array) -> Array:
+  """Mean over all axes but the last, one by one: short sums, so that float32 loses few digits.
+
+  An invertible network (CrevNet) makes a rounding error of one pass fifty times larger in the next.
+  """
+  for axis in range(x.ndim - 2, -1, -1):
+    x = jnp.mean(x, axis)
+  return x
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation over all axes but channels, as torch defines it.
 
@@ -28,9 +38,9 @@ class BatchNorm(nn.Module):
     running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
     y = wide(x)
     if train:
-      axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-      mean = jnp.mean(y, axes)
-      var = jnp.mean(jnp.square(y - mean), axes)
+      count = x.size // x.shape[-1]
+      mean = _mean(y)
+      var = _mean(jnp.square(y - mean))
       if self.is_mutable_collection('batch_stats') and not self.is_initializing():
         m = self.momentum
         unbiased = var * (count / max(count - 1, 1))
@@ -40,7 +50,8 @@ class BatchNorm(nn.Module):
         running_var.value = new_var.astype(running_var.value.dtype)
     else:
       mean, var = running_mean.value, running_var.value
-    return ((y - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(x.dtype)
+    gain = lax.rsqrt(var + self.epsilon) * scale
+    return (y * gain + (bias - mean * gain)).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -75,20 +86,36 @@ class GroupNorm(nn.Module):
     return (y * gain[..., None, None, :] + shift[..., None, None, :]).astype(x.dtype)
 
 
-class VolumeLayerNorm(nn.Module):
-  """Layer normalisation over the whole (H, W, C); `scale` and `bias` are `[H, W, C]` too.
-
-  The parameters fix the frame size at initialisation.
-  """
+class LayerNorm(nn.Module):
+  """Layer normalisation over the channels, biased variance; parameters `scale`, `bias` `[C]`."""
   epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
+    """`[..., C]` -> the same."""
+    scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
+    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
+    y = wide(x)
+    y = y - jnp.mean(y, -1, keepdims=True)
+    var = jnp.mean(jnp.square(y), -1, keepdims=True)
+    return (y * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)
+
+
+class VolumeLayerNorm(nn.Module):
+  """Layer normalisation over the whole (H, W, C); `scale` and `bias` are `[H, W, C]` too.
+
+  The parameters fix the frame size at initialisation. `rank`: 4 normalises (depth, H, W, C).
+  """
+  epsilon: float = 1e-5
+  rank: int = 3
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
     """`[..., H, W, C]` -> the same."""
-    shape = x.shape[-3:]
+    shape = x.shape[-self.rank:]
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
-    y, axes = wide(x), (-3, -2, -1)
+    y, axes = wide(x), tuple(range(-self.rank, 0))
     y = y - jnp.mean(y, axes, keepdims=True)
     var = jnp.mean(jnp.square(y), axes, keepdims=True)
     return (y * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)

@@ -20,12 +20,14 @@ class GateConv(nn.Module):
   kernel_size: int = 5
   layer_norm: bool = False
   dtype: jnp.dtype | None = None
+  initializer: str = 'torch'
 
   @nn.compact
   def __call__(self, x: Array, first: int = 0) -> Array:
     """`[B, h, w, in]` -> `[B, h, w, features - first]`, at least float32."""
     conv = Conv2D(
-        self.features, self.kernel_size, use_bias=False, dtype=self.dtype, name='conv')
+        self.features, self.kernel_size, use_bias=False, initializer=self.initializer,
+        dtype=self.dtype, name='conv')
     if not self.layer_norm:
       return wide(conv(x, first))
     # The norm's statistics need every output, also those that nobody reads.

@@ -5,7 +5,7 @@ decoder reads each frame's latent with the full-resolution features of the same 
 Submodules carry OpenSTL's names; the head emits image channels only, as in the Channel Mixer Layer.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ class SimVP(nn.Module):
 
   Attributes:
     channels: channels of a prediction.
-    translator: see `simvp.translators`: gsta (SimVP v2), tau, ...
+    translator: see `simvp.translators`: gsta (SimVP v2), tau, incepu (SimVP v1), swin, ...
     hid_S, hid_T: channels of the encoder, of the translator.
     N_S, N_T: stages of encoder and decoder (even), blocks of the translator.
     mlp_ratio, drop: of the translator's MLPs.
@@ -107,6 +107,8 @@ class SimVP(nn.Module):
       `drop_path_floor`. Upstream starts at 0.01 even where drop_path is 0, so that its 'no drop
       path' models do drop: drop_path_floor=0.01 trains like that.
     layer_scale_init: None = the translator's own.
+    window_size, shift_mask: of swin; see `translators.swin.SwinBlock`. Published checkpoints were
+      trained with shift_mask='upstream'.
     spatio_kernel_enc, spatio_kernel_dec: odd kernel sizes.
     zero_readout: start by predicting zero (for residual forecasts).
     dtype: compute type; norms stay at least float32.
@@ -122,6 +124,8 @@ class SimVP(nn.Module):
   drop_path: float = 0.0
   drop_path_floor: float = 0.0
   layer_scale_init: float | None = None
+  window_size: int | None = None
+  shift_mask: str | None = None
   spatio_kernel_enc: int = 3
   spatio_kernel_dec: int = 3
   zero_readout: bool = False
@@ -134,9 +138,19 @@ class SimVP(nn.Module):
     """Frame sides must divide by this."""
     return 2 ** (self.N_S // 2)
 
+  @property
+  def _options(self) -> dict[str, Any]:
+    """What only some translators read, where it is set."""
+    options = {k: getattr(self, k) for k in ('layer_scale_init', 'window_size', 'shift_mask')}
+    return {k: v for k, v in options.items() if v is not None}
+
   @nn.compact
   def __call__(self, x: Array, train: bool = False) -> tuple[Array, dict[str, Array]]:
-    """Returns T frames and no terms. ValueError: sizes that the stages cannot halve."""
+    """Returns T frames and no terms.
+
+    Raises:
+      ValueError: sizes that the stages cannot halve; what a translator cannot be built with.
+    """
     if self.N_S % 2 or self.N_S < 2:
       raise ValueError(f'SimVP: N_S must be even and at least 2, got {self.N_S}')
     b, t, h, w, _ = x.shape
@@ -152,7 +166,7 @@ class SimVP(nn.Module):
     z = translators.build(
         self.translator, hidden=self.hid_T, depth=self.N_T, mlp_ratio=self.mlp_ratio,
         drop=self.drop, drop_path=self.drop_path, drop_path_floor=self.drop_path_floor,
-        layer_scale_init=self.layer_scale_init, dtype=self.dtype, name='hid')(z, train)
+        options=self._options, dtype=self.dtype, name='hid')(z, train)
     z = z.reshape(b, h, w, t, -1).transpose(0, 3, 1, 2, 4).reshape(latent.shape)
     y = Decoder(
         self.channels, self.hid_S, self.N_S, self.spatio_kernel_dec, self.zero_readout, self.dtype,

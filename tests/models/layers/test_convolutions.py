@@ -32,7 +32,8 @@ def _both(function, *args):
 @pytest.mark.parametrize('k, stride, groups, inputs, outputs, size', [
     (1, 1, 1, 3, 5, (4, 6)), (3, 1, 1, 5, 3, (7, 6)), (5, 1, 1, 1, 7, (6, 5)),
     (3, 2, 1, 3, 4, (8, 6)), (3, 2, 1, 3, 4, (7, 9)), (5, 2, 1, 2, 3, (9, 6)),
-    (1, 2, 1, 3, 4, (5, 4)), (3, 3, 1, 2, 3, (7, 8)), (3, 1, 2, 6, 4, (5, 6))])
+    (1, 2, 1, 3, 4, (5, 4)), (3, 3, 1, 2, 3, (7, 8)), (3, 1, 2, 6, 4, (5, 6)),
+    (3, 2, 4, 8, 12, (7, 6))])
 def test_convolution_rewritten_equals_native(k, stride, groups, inputs, outputs, size):
   function = functools.partial(conv.convolution, stride=stride, groups=groups)
   x, kernel = _random(2, *size, inputs), _random(k, k, inputs // groups, outputs)
@@ -49,7 +50,8 @@ def test_uneven_padding_and_padding_beyond_the_kernel():
 
 
 @pytest.mark.parametrize('k, dilation, channels, size', [
-    (3, 1, 5, (6, 7)), (5, 1, 3, (4, 9)), (7, 3, 2, (8, 5)), (3, 2, 1, (3, 3))])
+    (3, 1, 5, (6, 7)), (5, 1, 3, (4, 9)), (7, 3, 2, (8, 5)), (3, 2, 1, (3, 3)), (11, 1, 3, (5, 9)),
+    (9, 2, 2, (7, 4))])
 def test_depthwise_rewritten_equals_native(k, dilation, channels, size):
   function = functools.partial(depthwise.depthwise, dilation=dilation)
   for rewritten, native in _both(
@@ -97,7 +99,7 @@ def slow_convolutions(function, *args) -> int:
 @pytest.mark.parametrize('method, slow', [('auto', False), ('native', True)])
 def test_gradients_keep_the_form_that_is_fast_in_a_loop(method, slow):
   layers = [conv.Conv2D(4, 3), conv.Conv2D(4, 3, 2), conv.Conv2D(4, 3, groups=2),
-            depthwise.DepthwiseConv2D(3), conv.Conv2D(3, 1)]
+            depthwise.DepthwiseConv2D(3), depthwise.DepthwiseConv2D(9), conv.Conv2D(3, 1)]
   x = _random(2, 8, 8, 4)
   variables = [layer.init(jax.random.key(0), x) for layer in layers]
 

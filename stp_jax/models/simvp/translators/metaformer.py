@@ -1,6 +1,9 @@
 """The frame of SimVP v2's translators (arXiv:2211.12509): blocks, and 1 x 1 convolutions where the
 width changes; and the parts that several blocks share."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -15,18 +18,40 @@ from stp_jax.typing import Array
 class Block(nn.Module):
   """What every block is told. `__call__(x [B, h, w, C], train) -> x` keeps the shape.
 
+  Fields that only some blocks have (layer scale, windows) are declared by those: asking another
+  block for one is an error.
+
   Attributes:
     index: position in the translator.
     changes_width: whether a 1 x 1 convolution to another width follows.
-    layer_scale_init: None = the block's own.
+    ignores: which of the settings below the block has no use for.
   """
   mlp_ratio: float = 8.0
   drop: float = 0.0
   drop_path: float = 0.0
-  layer_scale_init: float | None = None
   index: int = 0
   changes_width: bool = False
   dtype: jnp.dtype | None = None
+
+  ignores: ClassVar[tuple[str, ...]] = ()
+
+  def branch(self, y: Array, train: bool) -> Array:
+    """Inside `__call__`: what joins the residual stream; at least float32, dropped in training."""
+    return DropPath(self.drop_path)(wide(y), train)
+
+
+class ScaledBlock(Block):
+  """A block whose branches are scaled per channel before they join the residual stream.
+
+  Attributes:
+    layer_scale_init: None = the block's own.
+  """
+  layer_scale_init: float | None = None
+
+  def layer_scale(self, name: str, channels: int, start: float) -> Array:
+    """Inside `__call__`: the parameter `[channels]`."""
+    start = start if self.layer_scale_init is None else self.layer_scale_init
+    return self.param(name, nn.initializers.constant(start), (channels,))
 
 
 def drop_path_rates(last: float, floor: float, depth: int) -> list[float]:
@@ -49,15 +74,19 @@ class MetaBlock(nn.Module):
 
 
 class MetaFormer(nn.Module):
-  """`depth` blocks: T * hid_S -> hidden, hidden ..., hidden -> T * hid_S channels."""
+  """`depth` blocks: T * hid_S -> hidden, hidden ..., hidden -> T * hid_S channels.
+
+  Attributes:
+    options: fields that only this kind of block has.
+  """
   block: type[Block]
   hidden: int
   depth: int
+  options: Mapping[str, Any]
   mlp_ratio: float = 8.0
   drop: float = 0.0
   drop_path: float = 0.0
   drop_path_floor: float = 0.0
-  layer_scale_init: float | None = None
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -69,8 +98,7 @@ class MetaFormer(nn.Module):
     rates = drop_path_rates(self.drop_path, self.drop_path_floor, self.depth)
     for i, rate in enumerate(rates):
       fields = dict(
-          mlp_ratio=self.mlp_ratio, drop=self.drop, drop_path=rate, index=i,
-          layer_scale_init=self.layer_scale_init)
+          mlp_ratio=self.mlp_ratio, drop=self.drop, drop_path=rate, index=i, **self.options)
       features = channels if i == self.depth - 1 else self.hidden
       x = MetaBlock(self.block, features, fields, self.dtype, name=f'enc_{i}')(x, train)
     return x
@@ -131,7 +159,7 @@ def large_kernel(
   return Conv2D(features, 1, initializer=initializer, dtype=dtype, name='conv1')(y)
 
 
-class GatedBlock(Block):
+class GatedBlock(ScaledBlock):
   """Batch norm, attention, layer scale; batch norm, MLP, layer scale; both with stochastic depth.
 
   Subclasses choose the gating unit and the initialisation of the attention's convolutions.
@@ -143,13 +171,10 @@ class GatedBlock(Block):
   def __call__(self, x: Array, train: bool) -> Array:
     """`[B, h, w, C]` -> the same, at least float32 as a residual stream."""
     channels = x.shape[-1]
-    scale_init = 1e-2 if self.layer_scale_init is None else self.layer_scale_init
-    scales = [
-        self.param(f'layer_scale_{i}', nn.initializers.constant(scale_init), (channels,))
-        for i in (1, 2)]
+    scales = [self.layer_scale(f'layer_scale_{i}', channels, 1e-2) for i in (1, 2)]
     y = Attention(self.gate, self.attention_init, self.dtype, name='attn')(
         BatchNorm(name='norm1')(x, train))
-    x = x + DropPath(self.drop_path)(scales[0] * wide(y), train)
+    x = x + self.branch(scales[0] * y, train)
     y = MixMlp(int(channels * self.mlp_ratio), self.drop, self.dtype, name='mlp')(
         BatchNorm(name='norm2')(x, train), train)
-    return x + DropPath(self.drop_path)(scales[1] * wide(y), train)
+    return x + self.branch(scales[1] * y, train)

@@ -86,7 +86,7 @@ def model_row(
   train_seconds = seconds_per_call({'train': step}, rounds)['train']
   return dict(
       model=name, batch=batch, t_in=model.t_in, t_out=model.t_out, shape=list(shape),
-      forcings=model.fusion.forcings, parameters=counted, gmacs=round(macs / 1e9, 3),
+      forcings=model.fusion.forcings, parameters=counted, gmacs=float(f'{macs / 1e9:.4g}'),
       compile_infer_s=round(compile_seconds[0], 2), compile_train_s=round(compile_seconds[1], 2),
       infer_samples_per_s=round(batch / infer_seconds, 3),
       train_samples_per_s=round(batch / train_seconds, 3),

@@ -70,4 +70,4 @@ def seconds_per_call(functions: Mapping[str, Callable[[], Any]], rounds: int) ->
 def temporary_mib(compiled) -> float | None:
   """What a compiled function needs beside arguments and results, MiB."""
   analysis = compiled.memory_analysis()  # None where a backend does not say
-  return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 1)
+  return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 3)

@@ -5,12 +5,13 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-import torch
 
 from stp_jax import checkpoint, predict, tasks
 from stp_jax import config as config_files
 from stp_jax.convert import __main__ as command
 from stp_jax.convert import family_of, published, rules
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 _CONFIG = str(pathlib.Path(__file__).resolve().parents[2] / 'configs' / 'iono_mixer.py')
 _WORDS = f'{_CONFIG}:smoke,model=convlstm,fusion=mix,channels=4'

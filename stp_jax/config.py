@@ -10,6 +10,10 @@ from typing import Any
 import ml_collections
 
 
+# Keywords of a backbone, an importer, a model's terms: whoever takes them knows what is valid.
+_FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights')
+
+
 class WordError(ValueError):
   """A word that the config file does not know, or a value of the wrong type."""
 
@@ -74,6 +78,13 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
       target = target[section] if section in target else None
       if not isinstance(target, ml_collections.ConfigDict):
         target = ml_collections.ConfigDict()
+    if field not in target and '.'.join(sections) in _FREE:
+      with config.unlocked():
+        try:
+          target[field] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+          target[field] = text
+      continue
     if field not in target:
       valid = ' '.join(sorted(target)) or 'no such section'
       raise ValueError(f'--config.{name}: unknown field; known: {valid}')

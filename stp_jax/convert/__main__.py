@@ -49,6 +49,8 @@ def to_ours(source: str, config, out: str, *, stores: Sequence[str] = (),
                           config.data.train_splits)
   else:
     spec = published.data_spec(config.data.channels)
+  # What the weights were trained on is not at hand: no set made here must stand in for it.
+  published.apply_fields(config, {'data.dataset': '', 'data.stores': tuple(stores)})
   task = tasks.build(config, spec)
   family = convert.family_of(config.model.name)
   template = jax.eval_shape(task.init, jax.random.key(0))

@@ -11,6 +11,7 @@ Times are medians; other work on the machine shows in them, but hardly in the ra
 import argparse
 import json
 import pathlib
+import statistics
 import tempfile
 import time
 from typing import Any
@@ -75,18 +76,18 @@ def model_row(
   state = [params, variables, optimizer.init(params)]
   training = jax.jit(train, donate_argnums=(0, 1, 2)).lower(*state, *data).compile()
   compile_seconds = compiled - start, time.perf_counter() - compiled
-  infer_seconds = seconds_per_call(
-      {'infer': lambda: inference(params, variables, *data)}, rounds)['infer']
+  infer_seconds = statistics.median(seconds_per_call(
+      {'infer': lambda: inference(params, variables, *data)}, rounds)['infer'])
   counted = sum(x.size for x in jax.tree.leaves(params))
 
   def step():
     state[:] = training(*state, *data)
     return state
 
-  train_seconds = seconds_per_call({'train': step}, rounds)['train']
+  train_seconds = statistics.median(seconds_per_call({'train': step}, rounds)['train'])
   return dict(
       model=name, batch=batch, t_in=model.t_in, t_out=model.t_out, shape=list(shape),
-      forcings=model.fusion.forcings, parameters=counted, gmacs=round(macs / 1e9, 3),
+      forcings=model.fusion.forcings, parameters=counted, gmacs=float(f'{macs / 1e9:.4g}'),
       compile_infer_s=round(compile_seconds[0], 2), compile_train_s=round(compile_seconds[1], 2),
       infer_samples_per_s=round(batch / infer_seconds, 3),
       train_samples_per_s=round(batch / train_seconds, 3),
@@ -162,9 +163,12 @@ def conv_scan_row(
       float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
       for a, b in zip(*map(jax.tree.leaves, results.values())))
   seconds = seconds_per_call({n: (lambda f=f: f(params)) for n, f in compiled.items()}, rounds)
+  scan, loop = seconds['scan'], seconds['unrolled']
+  # Neighbouring calls met the same load: their ratio is steadier than that of the medians.
+  ratios = [a / b for a, b in zip(scan, loop)]
   return dict(
-      scan_s=round(seconds['scan'], 3), unrolled_s=round(seconds['unrolled'], 3),
-      ratio=round(seconds['scan'] / seconds['unrolled'], 3), relative_difference=difference,
+      ratio=round(statistics.median(ratios), 3), scan_s=round(statistics.median(scan), 3),
+      unrolled_s=round(statistics.median(loop), 3), relative_difference=difference,
       compile_scan_s=compile_s['scan'], compile_unrolled_s=compile_s['unrolled'])
 
 

@@ -1,5 +1,6 @@
 """Config files and their words: `configs/x.py:key=value,key=value,smoke`."""
 
+import ast
 import importlib.util
 import pathlib
 import sys
@@ -7,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+
+# Keywords of a backbone, an importer, a model's terms: whoever takes them knows what is valid.
+_FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights')
 
 
 class WordError(ValueError):
@@ -51,19 +55,59 @@ def choose(word: str, value: str, options: Mapping[str, Any]) -> Any:
   return options[value]
 
 
-def load(path_and_words: str) -> ml_collections.ConfigDict:
-  """Loads `path.py[:words]` as the command line does and locks it.
+def load(path_and_words: str, overrides: Mapping[str, str] | None = None
+         ) -> ml_collections.ConfigDict:
+  """The locked config of `path.py[:words]` with overrides `{'optimizer.learning_rate': '3e-4'}`.
 
   Raises:
     FileNotFoundError: no such config file.
     WordError: a word that it does not know.
+    ValueError: an override of an unknown field (the section's are listed), or of another type.
   """
   path, _, words = path_and_words.partition(':')
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f'{path}: no such config file; see configs/')
   config = module(pathlib.Path(path)).get_config(words)
   config.words = words
-  return config.lock()
+  config.lock()
+  for name, text in (overrides or {}).items():
+    *sections, field = name.split('.')
+    target = config
+    for section in sections:
+      target = target[section] if section in target else None
+      if not isinstance(target, ml_collections.ConfigDict):
+        target = ml_collections.ConfigDict()
+    if field not in target and '.'.join(sections) in _FREE:
+      with config.unlocked():
+        try:
+          target[field] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+          target[field] = text
+      continue
+    if field not in target:
+      valid = ' '.join(sorted(target)) or 'no such section'
+      raise ValueError(f'--config.{name}: unknown field; known: {valid}')
+    old = target[field]
+    try:
+      new = text if isinstance(old, str) else ast.literal_eval(text)
+      target[field] = type(old)(new) if isinstance(old, (float, tuple)) else new
+    except (ValueError, SyntaxError, TypeError):
+      raise ValueError(f'--config.{name}={text}: not a {type(old).__name__}') from None
+  return config
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+  """Separates `--config.a.b=v` from the flags that absl reads."""
+  rest, found = [], {}
+  for argument in arguments:
+    if argument.startswith('--config.'):
+      name, given, value = argument.removeprefix('--config.').partition('=')
+      if not given:
+        raise ValueError(f'{argument}: write --config.{name}=value')
+      found[name] = value
+    else:
+      rest.append(argument)
+  return rest, found
 
 
 def module(path: pathlib.Path):

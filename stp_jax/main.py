@@ -4,7 +4,6 @@ Any field can be changed too: `--config.optimizer.learning_rate=3e-4`. `--help` 
 the config files. The same command continues a run that stopped.
 """
 
-import ast
 import pathlib
 import sys
 
@@ -23,45 +22,6 @@ _COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'host:port of process 0; SLURM and TPU pods need no flag.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, with --coordinator.')
 _PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, with --coordinator.')
-
-
-def load_config(path_and_words: str, overrides: dict[str, str] | None = None
-                ) -> ml_collections.ConfigDict:
-  """The locked config of a file, its words and overrides `{'optimizer.learning_rate': '3e-4'}`.
-
-  Raises:
-    FileNotFoundError, WordError, or a ValueError that lists the fields of the section.
-  """
-  config = config_files.load(path_and_words)
-  for name, text in (overrides or {}).items():
-    *sections, field = name.split('.')
-    target = config
-    for section in sections:
-      target = target[section] if section in target else ml_collections.ConfigDict()
-    if field not in target:
-      valid = ' '.join(sorted(target)) or 'no such section'
-      raise ValueError(f'--config.{name}: unknown field; known: {valid}')
-    old = target[field]
-    try:
-      new = text if isinstance(old, str) else ast.literal_eval(text)
-      target[field] = type(old)(new) if isinstance(old, (float, tuple)) else new
-    except (ValueError, SyntaxError, TypeError):
-      raise ValueError(f'--config.{name}={text}: not a {type(old).__name__}') from None
-  return config
-
-
-def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-  """Separates `--config.a.b=v` from the flags that absl reads."""
-  rest, found = [], {}
-  for argument in arguments:
-    if argument.startswith('--config.'):
-      name, given, value = argument.removeprefix('--config.').partition('=')
-      if not given:
-        raise ValueError(f'{argument}: write --config.{name}=value')
-      found[name] = value
-    else:
-      rest.append(argument)
-  return rest, found
 
 
 def words_help(folder: pathlib.Path) -> str:
@@ -91,13 +51,14 @@ def main(overrides: dict[str, str]):
     if _COORDINATOR.value:
       jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
-      config = load_config(_CONFIG.value, overrides)
+      config = config_files.load(_CONFIG.value, overrides)
       if _STORE.value:
         with config.unlocked():
           config.data.stores = tuple(_STORE.value)
       run(config, pathlib.Path(_WORKDIR.value or f'runs/{config.name}'), _EVALUATE.value)
-    except (ValueError, OSError, ImportError, train.NonFiniteError) as error:
-      if logging.level_debug():
+    except (ValueError, OSError, ImportError, TypeError, train.NonFiniteError) as error:
+      # A wrong keyword of a backbone is the user's; any other TypeError is ours.
+      if isinstance(error, TypeError) and 'unknown field' not in str(error):
         raise
       print(f'stp_jax: {error}', file=sys.stderr)
       sys.exit(1)
@@ -110,7 +71,7 @@ if __name__ == '__main__':
           f'--process\n\n{words_help(pathlib.Path("configs"))}')
     sys.exit(0)
   try:
-    sys.argv, _overrides = split_overrides(sys.argv)
+    sys.argv, _overrides = config_files.split_overrides(sys.argv)
   except ValueError as error:
     sys.exit(f'stp_jax: {error}')
   flags.mark_flag_as_required('config')

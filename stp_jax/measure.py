@@ -2,7 +2,6 @@
 
 import math
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -55,8 +54,9 @@ def peak_mib() -> float:
   return peak / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
 
 
-def seconds_per_call(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-  """Median seconds per call, the functions taking turns; one unmeasured call of each first."""
+def seconds_per_call(
+    functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+  """Seconds of every call, the functions taking turns; one unmeasured call of each first."""
   times = {name: [] for name in functions}
   for i in range(rounds + 1):
     for name, function in functions.items():
@@ -64,10 +64,10 @@ def seconds_per_call(functions: Mapping[str, Callable[[], Any]], rounds: int) ->
       jax.block_until_ready(function())
       if i:
         times[name].append(time.perf_counter() - start)
-  return {name: statistics.median(values) for name, values in times.items()}
+  return times
 
 
 def temporary_mib(compiled) -> float | None:
   """What a compiled function needs beside arguments and results, MiB."""
   analysis = compiled.memory_analysis()  # None where a backend does not say
-  return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 1)
+  return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 3)

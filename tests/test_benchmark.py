@@ -11,7 +11,8 @@ from stp_jax.models import build
 
 
 @pytest.mark.parametrize('name, fields, fusion, forcings, t_out, published', [
-    ('convlstm', dict(patch=4), 'none', 0, 48, 223), ('convlstm', dict(patch=4), 'mix', 15, 48, 286),
+    ('convlstm', dict(patch=4), 'none', 0, 48, 223),
+    ('convlstm', dict(patch=4), 'mix', 15, 48, 286),
     ('simvp', {}, 'none', 0, 12, 23.32), ('simvp', dict(translator='tau'), 'mix', 15, 12, 23.11)])
 def test_multiply_adds_of_the_published_models(name, fields, fusion, forcings, t_out, published):
   """Table 1 of the Channel Mixer Layer: 'Flops' in G, one example; SimVP one chunk."""

@@ -6,7 +6,7 @@ import ml_collections
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax import evaluate, main, train
+from stp_jax import evaluate, main, models, train
 from tests import stores
 
 MIXER = 'configs/iono_mixer.py'
@@ -35,18 +35,23 @@ def test_the_mixer_lists_its_choices(words, message):
 
 
 def test_fields_can_be_overridden_and_unknown_ones_are_listed():
-  config = main.load_config(MIXER, {
+  config = config_files.load(MIXER, {
       'optimizer.learning_rate': '3', 'data.stores': "('a',)", 'name': 'x', 'mesh.fsdp': '4'})
   assert config.optimizer.learning_rate == 3.0 and config.data.stores == ('a',)
   assert config.name == 'x' and config.mesh.fsdp == 4
   with pytest.raises(ValueError, match=r'--config\.optimizer\.lr: unknown field; known: .*eps'):
-    main.load_config(MIXER, {'optimizer.lr': '1'})
+    config_files.load(MIXER, {'optimizer.lr': '1'})
   with pytest.raises(ValueError, match=r'--config\.nothing\.lr: unknown field'):
-    main.load_config(MIXER, {'nothing.lr': '1'})
+    config_files.load(MIXER, {'nothing.lr': '1'})
   with pytest.raises(ValueError, match='not a int'):
-    main.load_config(MIXER, {'steps': 'many'})
+    config_files.load(MIXER, {'steps': 'many'})
   with pytest.raises(AttributeError):
     config.typo = 1
+  # A backbone's keywords go to it unchanged; it refuses what it does not know.
+  config = config_files.load(MIXER, {'model.backbone.drop_path': '0.1'})
+  assert config.model.backbone.drop_path == 0.1
+  with pytest.raises(TypeError, match="SimVP: unknown field 'typo'; it has "):
+    models.build(dict(config.model, backbone=dict(typo=1)), shape=(16, 16, 1), t_in=4, t_out=4)
 
 
 def test_missing_config_file():

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from stp_jax import checkpoint, evaluate, main, sharding, tasks, train
+from stp_jax import checkpoint, evaluate, sharding, tasks, train
+from stp_jax import config as config_files
 from stp_jax.data import clip_store
 from tests import stores
 
@@ -18,7 +19,7 @@ def run(tmp_path_factory):
   """A trained run on a tiny store: (workdir, store)."""
   folder = tmp_path_factory.mktemp('evaluate')
   store = stores.make(folder / 's', holes=40)
-  config = main.load_config(CONFIG, {'data.eval_stride': '5'})
+  config = config_files.load(CONFIG, {'data.eval_stride': '5'})
   config.data.stores = (str(store.path),)
   config.data.batch_size = 8
   train.train(config, folder / 'run')

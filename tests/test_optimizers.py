@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stp_jax import optimizers
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 
 def _torch_one_cycle(steps, lr, name='adam', **kwargs):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from stp_jax import evaluate, main, predict, train
+from stp_jax import config as config_files
+from stp_jax import evaluate, predict, train
 from stp_jax.data import indices
 from stp_jax.predict import Predictor
 from tests import stores
@@ -13,7 +14,7 @@ from tests import stores
 def run(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp('predict')
   store = stores.make(folder / 's')
-  config = main.load_config(f'configs/iono_mixer.py:smoke,model={request.param}')
+  config = config_files.load(f'configs/iono_mixer.py:smoke,model={request.param}')
   config.data.stores = (str(store.path),)
   config.data.batch_size = 8
   train.train(config, folder / 'run')

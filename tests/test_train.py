@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stp_jax import checkpoint, main, optimizers, sharding, tasks, train
+from stp_jax import checkpoint, optimizers, sharding, tasks, train
+from stp_jax import config as config_files
 from stp_jax.data import spec as data_spec
 from tests import stores
 
@@ -26,7 +27,7 @@ def store(tmp_path_factory):
 
 
 def make_config(store, words='', **overrides):
-  config = main.load_config(f'{CONFIG}{words}', {k: str(v) for k, v in overrides.items()})
+  config = config_files.load(f'{CONFIG}{words}', {k: str(v) for k, v in overrides.items()})
   config.data.stores = (str(store.path),)
   config.data.batch_size = 8
   return config

@@ -4,8 +4,9 @@
         --out=RUN [--store=STORE]
     python -m stp_jax.convert --to-torch --checkpoint=RUN --out=weights.pth
 
-The config says which model the weights belong to; fields of the published behaviour are set on it
-(and printed). RUN then evaluates, predicts, and starts training (`init_from=RUN`) like any run.
+The config says which model the weights belong to; sizes that the weights tell and fields of the
+published behaviour are set on it (and printed). `--config.a.b=v` sets others. RUN then evaluates,
+predicts, and starts training (`init_from=RUN`) like any run.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import orbax.checkpoint as ocp
 
 from stp_jax import checkpoint, convert, tasks
 from stp_jax import config as config_files
-from stp_jax.convert import published, rules, torch_checkpoint
+from stp_jax.config import split_overrides
+from stp_jax.convert import infer, published, rules, torch_checkpoint
 from stp_jax.data import clip_store
 from stp_jax.data import spec as data_spec
 
@@ -40,12 +42,15 @@ def to_ours(source: str, config, out: str, *, stores: Sequence[str] = (),
     CheckpointError, ConversionError: one line each; nothing is written then.
   """
   read = torch_checkpoint.load(source)
+  published.apply_fields(config, infer.fields(config.model.name, read.weights))
   published.apply_fields(config, published.published_fields(config, upstream))
   if stores:
     spec = data_spec.make([clip_store.ClipStore(s) for s in stores], config.data,
                           config.data.train_splits)
   else:
     spec = published.data_spec(config.data.channels)
+  # What the weights were trained on is not at hand: no set made here must stand in for it.
+  published.apply_fields(config, {'data.dataset': '', 'data.stores': tuple(stores)})
   task = tasks.build(config, spec)
   family = convert.family_of(config.model.name)
   template = jax.eval_shape(task.init, jax.random.key(0))
@@ -111,7 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       help='whose code trained the weights')
   add('--to-torch', action='store_true', help='the other way')
   add('--checkpoint', help='run to write as PyTorch weights')
-  args = parser.parse_args(argv)
+  try:
+    rest, overrides = split_overrides(list(sys.argv[1:] if argv is None else argv))
+  except ValueError as error:
+    parser.error(str(error))
+  args = parser.parse_args(rest)
   if args.to_torch and not args.checkpoint:
     parser.error('--to-torch needs --checkpoint=RUN')
   if not args.to_torch and not (args.source and args.config):
@@ -120,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to_torch:
       print(to_torch(args.checkpoint, args.out))
     else:
-      config = config_files.load(args.config)
+      config = config_files.load(args.config, overrides)
       stores = [s for s in args.store.split(',') if s]
       print(to_ours(args.source, config, args.out, stores=stores, upstream=args.upstream))
       for name, value in published.published_fields(config, args.upstream).items():

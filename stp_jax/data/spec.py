@@ -157,23 +157,6 @@ def for_stores(
   return spec.with_columns(names + filled, {f.name: f.known_ahead for f in common})
 
 
-def iono(config_data) -> DataSpec:
-  """The spec of 72x72 maps as the Channel Mixer Layer has them, without a store.
-
-  For converted checkpoints: uint16 in 0.1 TECU, scaled by 200 TECU, every 2 h.
-  """
-  names = forcings.channel_names(config_data.channels)
-  columns = forcings.scalars(names)
-  calendar = ('year', 'day', 'hour', 'month', 'date')
-  latitude = np.linspace(87.5, -87.5, 71).tolist()
-  return DataSpec(
-      name='iono', shape=(72, 72, 1), units='TECU', scale=0.1, missing=65535, divisor=200.0,
-      maximum=200.0, grid=dict(latitude=latitude, rows=71,
-                               longitude=np.arange(-180.0, 180.0, 5.0).tolist()),
-      channels=names, columns=columns, known_ahead=tuple(c in calendar for c in columns),
-      training_mean=(0.0,) * len(columns))
-
-
 def _means(stores, columns, splits) -> list[float]:
   total, count = np.zeros(len(columns)), np.zeros(len(columns))
   for store in stores:

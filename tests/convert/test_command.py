@@ -5,12 +5,13 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-import torch
 
-from stp_jax import checkpoint, predict, tasks
+from stp_jax import checkpoint, models, predict, tasks
 from stp_jax import config as config_files
 from stp_jax.convert import __main__ as command
 from stp_jax.convert import family_of, published, rules
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 _CONFIG = str(pathlib.Path(__file__).resolve().parents[2] / 'configs' / 'iono_mixer.py')
 _WORDS = f'{_CONFIG}:smoke,model=convlstm,fusion=mix,channels=4'
@@ -104,3 +105,21 @@ def test_the_published_data_needs_no_store():
       spec.columns)
   assert len(spec.columns) == len(spec.known_ahead) == len(spec.training_mean)
   assert published.data_spec('1').columns == ('year', 'day', 'hour', 'month', 'date')
+
+
+def test_sizes_come_from_the_file(tmp_path):
+  """A small ConvLSTM converts although the config's words name the published size."""
+
+  model = models.build(dict(name='convlstm', patch=2, fusion='mix', backbone=dict(
+      features=(4, 6), kernel_size=3)), shape=(72, 72, 1), forcings=3, t_in=12, t_out=48)
+  shapes = jax.eval_shape(lambda: model.init(
+      jax.random.key(0), np.zeros((1, 12, 8, 8, 1)), np.zeros((1, 60, 8, 8, 3))))
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda s: rng.random(s.shape).astype('f4'), shapes)
+  np.savez(tmp_path / 'w.npz', **rules.to_torch(family_of('convlstm'), variables))
+  assert command.main([
+      str(tmp_path / 'w.npz'), f'--out={tmp_path / "run"}', '--config.data.eval_batch_size=3',
+      '--config=configs/iono_mixer.py:model=convlstm,scale=paper,channels=4']) == 0
+  config = checkpoint.load(tmp_path / 'run').config
+  assert config.model.backbone.features == (4, 6) and config.model.patch == 2
+  assert config.model.backbone.kernel_size == 3 and config.data.eval_batch_size == 3

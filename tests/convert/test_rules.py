@@ -3,12 +3,13 @@
 import jax
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stp_jax import convert, models
 from stp_jax.convert import rules
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 _MODELS = {
     'convlstm': dict(name='convlstm', fusion='none', patch=2,

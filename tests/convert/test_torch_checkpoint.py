@@ -6,9 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 
 from stp_jax.convert import torch_checkpoint
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 _STATE = collections.OrderedDict(
     [('a.weight', torch.arange(6.0).reshape(2, 3)), ('b.count', torch.tensor(3))])

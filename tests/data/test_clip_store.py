@@ -140,5 +140,5 @@ def test_leaks_between_splits_are_found(tmp_path):
   later = stores.make(tmp_path / 'b', days=(3,), splits=('test',), start='2012-01-04')
   inside = stores.make(tmp_path / 'c', days=(1,), splits=('test',), start='2012-01-03')
   clip_store.assert_disjoint([train, later], ['train'])
-  with pytest.raises(StoreError, match='leak: .*overlaps in time'):
+  with pytest.raises(StoreError, match=r'leak: .*overlaps in time'):
     clip_store.assert_disjoint([train, inside], ['train'])

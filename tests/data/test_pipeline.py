@@ -80,7 +80,7 @@ def test_two_stores_are_mixed_by_weight(tmp_path):
 
 def test_errors_name_the_split_and_the_cure(tmp_path):
   store, config, spec = _setup(tmp_path, days=(1, 1, 1))
-  with pytest.raises(ValueError, match='zero windows of t_in \\+ t_out = 50 .*longest clip has 12'):
+  with pytest.raises(ValueError, match=r'zero windows of t_in \+ t_out = 50 .*longest clip has 12'):
     pipeline.sources([store], spec, ['test'], 50)
   with pytest.raises(ValueError, match='the stores have the splits test train validation'):
     pipeline.sources([store], spec, ['nothing'], 5)

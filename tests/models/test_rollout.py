@@ -210,3 +210,35 @@ def test_chunk_residual_repeats_the_last_lag_frames(lag):
   got, _ = Chunks(Nothing(), 4, 6, 'residual', lag).apply({}, frames, None)
   expected = [frames[:, 4 - lag + i % lag] for i in range(6)] if lag != 3 else None
   np.testing.assert_array_equal(got, jnp.stack(expected, 1))
+
+
+class Noise(nn.Module):
+  """Predicts which examples and pixels dropout kept; serves both loops."""
+
+  def initial_carry(self, frame, steps):
+    return ()
+
+  @nn.compact
+  def __call__(self, *args):
+    shape = jax.tree.leaves(args)[0].shape
+    kept = nn.Dropout(0.5)(jnp.ones(shape), deterministic=False)
+    return ((), kept, {}) if len(args) == 3 else (kept, {})
+
+
+@pytest.mark.parametrize('module, more', [
+    (Frames(Noise()), (jnp.ones((2, 6)),)), (Chunks(Noise(), 2, 4), (True,))])
+def test_dropout_is_drawn_anew_at_every_step_and_repeats_with_its_key(module, more):
+  frames = _frames()
+  draw = lambda seed: module.apply({}, frames, None, *more, rngs={'dropout': jax.random.key(seed)})
+  first = np.asarray(draw(0)[0])
+  np.testing.assert_array_equal(first, draw(0)[0])
+  assert not np.array_equal(first, draw(1)[0])
+  assert not np.array_equal(first[:, :2], first[:, 2:4])
+
+
+def test_float64_runs_stay_float64():
+  with jax.enable_x64(True):
+    frames = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 2, 2, 1)))
+    module = Frames(Affine(), 'residual', 2)
+    params = {'params': {'step': {'w': jnp.asarray(0.5, jnp.float64)}}}
+    assert module.apply(params, frames, None, jnp.ones((1, 4)))[0].dtype == jnp.float64

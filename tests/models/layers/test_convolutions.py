@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from stp_jax.models.layers import conv, depthwise, patches
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 
 def _random(*shape):

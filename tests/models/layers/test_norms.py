@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from stp_jax.models.layers import norms
+
+torch = pytest.importorskip('torch', reason="needs pip install 'stp_jax[convert]'")
 
 
 def _random(*shape, seed=0):

@@ -5,6 +5,7 @@ training, memory. Then the loader (windows per second from a warm memory map, be
 `conv_scan`: the training gradient of a ConvLSTM inside `nn.scan` against the same gradient of an
 unrolled Python loop, alternating in this one process. The ratio says whether a loop costs anything;
 without the rewritten convolution (`models.layers.conv`) it is 20 to 50 on a CPU.
+`--table` lists configurations instead, see `stp_jax.benchmark_table`.
 Times are medians; other work on the machine shows in them, but hardly in the ratio.
 """
 
@@ -21,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stp_jax import benchmark_table
 from stp_jax import config as configs
 from stp_jax.data.clip_store import ClipStore, StoreWriter, Stream
-from stp_jax.measure import multiply_adds, peak_mib, seconds_per_call, temporary_mib
+from stp_jax.measure import multiply_adds, peak_mib, program_mib, seconds_per_call, temporary_mib
 from stp_jax.models import Forecaster, build
 from stp_jax.models.layers.conv import convolution_method
 from stp_jax.models.layers.patches import patchify, unpatchify
@@ -91,6 +93,7 @@ def model_row(
       compile_infer_s=round(compile_seconds[0], 2), compile_train_s=round(compile_seconds[1], 2),
       infer_samples_per_s=round(batch / infer_seconds, 3),
       train_samples_per_s=round(batch / train_seconds, 3),
+      infer_mib=program_mib(inference), train_mib=program_mib(training),
       infer_temporary_mib=temporary_mib(inference), train_temporary_mib=temporary_mib(training),
       process_peak_mib=round(peak_mib(), 1))
 
@@ -172,16 +175,6 @@ def conv_scan_row(
       compile_scan_s=compile_s['scan'], compile_unrolled_s=compile_s['unrolled'])
 
 
-def _from_config(path_and_words: str) -> tuple[str, dict, dict]:
-  config = configs.load(path_and_words)
-  channels = str(config.data.channels)
-  count = int(channels) if channels.isdigit() else len(channels.split('+'))
-  fields = config.model.to_dict()
-  forcings = count - 1 if fields['fusion'] != 'none' else 0
-  return fields['name'], fields, dict(
-      forcings=forcings, t_in=config.data.t_in, t_out=config.data.t_out, dtype=config.dtype)
-
-
 def _table(rows: list[dict[str, Any]]) -> str:
   """Column names down, rows across: there are more columns than models."""
   names = list(rows[0])
@@ -195,7 +188,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
   """Measures, prints a table or JSON, and returns what it printed."""
   parser = argparse.ArgumentParser(prog='python -m stp_jax.benchmark', description=__doc__)
   parser.add_argument('--model', default=','.join(SMALL), help='models, joined by commas')
-  parser.add_argument('--config', help='a config file with words, measured instead of --model')
+  parser.add_argument('--config', action='append', default=[],
+                      help='config file with words, instead of --model; may be repeated')
+  parser.add_argument('--table', action='store_true', help='the published configurations')
+  parser.add_argument('--count-only', action='store_true', help='with --table: measure nothing')
   parser.add_argument('--parts', default=','.join(PARTS), help=f'of {", ".join(PARTS)}')
   parser.add_argument('--paper', action='store_true', help='the published sizes')
   parser.add_argument('--size', type=int, default=72, help='rows and columns of a frame')
@@ -206,26 +202,25 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--json', action='store_true', help='one JSON object instead of tables')
   args = parser.parse_args(argv)
+  measure = lambda name, model, shape: model_row(
+      name, model, shape=shape, batch=args.batch, rounds=args.rounds)
+  if args.table:
+    return benchmark_table.run(
+        args.config, count_only=args.count_only, as_json=args.json, measure=measure)
   parts = args.parts.split(',')
   if unknown := set(parts) - set(PARTS):
     parser.error(f'--parts {sorted(unknown)[0]}: of {", ".join(PARTS)}')
   shape, presets = (args.size, args.size, 1), PAPER if args.paper else SMALL
-  if args.config:
-    jobs = [_from_config(args.config)]
-  else:
-    jobs = [
-        (name, dict(presets.get(name, {}), name=name),
-         dict(t_in=args.t_in, t_out=args.t_out, dtype=args.dtype))
-        for name in args.model.split(',')]
+  tasks = [benchmark_table.task_of(configs.load(c)) for c in args.config]
+  jobs = [(t.config.model.name, t.model(), t.spec.shape) for t in tasks] or [
+      (name, build(dict(presets.get(name, {}), name=name), shape=shape, t_in=args.t_in,
+                   t_out=args.t_out, dtype=args.dtype), shape)
+      for name in args.model.split(',')]
   result: dict[str, Any] = dict(
       device=str(jax.devices()[0].device_kind), platform=jax.default_backend(),
       devices=jax.device_count(), jax=jax.__version__)
   if 'models' in parts:
-    result['models'] = [
-        model_row(
-            name, build(fields, shape=shape, **given), shape=shape, batch=args.batch,
-            rounds=args.rounds)
-        for name, fields, given in jobs]
+    result['models'] = [measure(*job) for job in jobs]
   if 'loader' in parts:
     result['loader'] = loader_row(side=args.size)
   if 'conv_scan' in parts:

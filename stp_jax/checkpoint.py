@@ -83,10 +83,15 @@ def restore(
   target = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
   path = pathlib.Path(checkpoints.directory) / str(step)
+  if not (path / 'train').is_dir():
+    raise CheckpointError(
+        f'{path}: weights without a training state; start from them with config.init_from='
+        f'{path.parent.parent} and another --workdir')
   _check(path, _metadata(checkpoints, step, 'model'), _model_item(target))
   items = dict(model=ocp.args.StandardRestore(_model_item(target)),
                train=ocp.args.StandardRestore(_train_item(target)))
-  if iterator is not None:
+  # A run that another system began has no position in our data: it starts at the first batch.
+  if iterator is not None and (path / 'data').is_dir():
     items['data'] = grain.checkpoint.CheckpointRestore(iterator)
   try:
     found = checkpoints.restore(step, args=ocp.args.Composite(**items))
@@ -131,19 +136,26 @@ def load(run, *, raw: bool = False, step: int | None = None) -> Loaded:
 
 def save_converted(
     out, config: ml_collections.ConfigDict, variables: Variables, spec: DataSpec,
-    unused: Mapping[str, np.ndarray] | None = None,
+    unused: Mapping[str, np.ndarray] | None = None, state: TrainState | None = None,
 ) -> None:
-  """Writes converted weights as step 0 of a run, which evaluation and `init_from` read."""
+  """Writes converted weights as a run, which evaluation and `init_from` read.
+
+  Args:
+    state: with the optimizer's, the run is at its step and can be continued; None: at step 0.
+  """
   params = variables['params']
   model = {'params': params, 'model_state': {k: v for k, v in variables.items() if k != 'params'}}
   items = dict(model=ocp.args.StandardSave(model), info=ocp.args.JsonSave(
       dict(config=_plain(config), spec=spec.to_json())))
   if unused:
     items['unused'] = ocp.args.StandardSave({k: np.asarray(v) for k, v in unused.items()})
+  if state is not None:
+    items['train'] = ocp.args.StandardSave(_train_item(state))
   with manager(out) as checkpoints:
     if checkpoints.latest_step() is not None:
       raise CheckpointError(f'{out}: holds a checkpoint already; choose another --out')
-    checkpoints.save(0, args=ocp.args.Composite(**items), force=True)
+    step = 0 if state is None else int(state.step)
+    checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
 
 
 def check_architecture(path, found: Variables, expected: Variables) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
          ) -> ml_collections.ConfigDict:
   """The locked config of `path.py[:words]` with overrides `{'optimizer.learning_rate': '3e-4'}`.
 
+  A run's own `config.json` is read as well; it takes no words.
+
   Raises:
     FileNotFoundError: no such config file.
     WordError: a word that it does not know.
@@ -67,9 +70,38 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
   path, _, words = path_and_words.partition(':')
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(f'{path}: no such config file; see configs/')
-  config = module(pathlib.Path(path)).get_config(words)
-  config.words = words
+  if path.endswith('.json'):
+    config = _from_json(pathlib.Path(path), words)
+  else:
+    config = module(pathlib.Path(path)).get_config(words)
+    config.words = words
   config.lock()
+  override(config, overrides)
+  return config
+
+
+def _from_json(path: pathlib.Path, words: str) -> ml_collections.ConfigDict:
+  try:
+    tree = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path}: not JSON: {error}') from error
+  if words or not isinstance(tree, dict):
+    raise WordError(f'{path}: a written config takes no words; use --config.section.field=value')
+  return ml_collections.ConfigDict(_tuples(tree), type_safe=False)
+
+
+def _tuples(tree: Any) -> Any:
+  if isinstance(tree, dict):
+    return {k: _tuples(v) for k, v in tree.items()}
+  return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
+
+
+def override(config: ml_collections.ConfigDict, overrides: Mapping[str, str] | None) -> None:
+  """Sets fields of a locked config from text.
+
+  Raises:
+    ValueError: an unknown field (the section's are listed), or a value of another type.
+  """
   for name, text in (overrides or {}).items():
     *sections, field = name.split('.')
     target = config
@@ -93,7 +125,6 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
       target[field] = type(old)(new) if isinstance(old, (float, tuple)) else new
     except (ValueError, SyntaxError, TypeError):
       raise ValueError(f'--config.{name}={text}: not a {type(old).__name__}') from None
-  return config
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:

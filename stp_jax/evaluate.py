@@ -115,7 +115,9 @@ def card(
   spec, config = loaded.spec, loaded.config
   return dict(
       name=config.name, words=config.words, step=loaded.step, model=config.model.name,
-      fusion=config.model.fusion, anchor=config.model.anchor, channels=list(spec.channels),
+      fusion=config.model.fusion, anchor=config.model.anchor,
+      # A map has a grid; what else a frame shows, its store does not say.
+      channels=[spec.channels[0] if spec.grid else 'image', *spec.channels[1:]],
       t_in=task.t_in, t_out=task.t_out, units=spec.units, cadence_hours=spec.cadence_hours,
       future_forcings=config.data.future_forcings, filled=list(spec.filled),
       trained_on=dict(name=spec.name, description=spec.description),

@@ -28,8 +28,8 @@ def words_help(folder: pathlib.Path) -> str:
   """The words of every config file in `folder`, with defaults."""
   lines = []
   for file in sorted(folder.glob('*.py')):
-    if file.stem != 'common':
-      known = config_files.module(file)
+    known = config_files.module(file)
+    if hasattr(known, 'WORDS'):  # others are parts of config files
       lines.append(f'{file}: {known.__doc__.strip().splitlines()[0]}')
       lines += [f'  {name}={default}' for name, default in known.WORDS.items()]
   return '\n'.join(lines)

@@ -16,7 +16,8 @@ def multiply_adds(function: Callable, *args) -> int:
   """Multiply-additions of the convolutions and matrix products in one call of `function`.
 
   Counted as fvcore does: no norms, activations or element-wise work; a depthwise convolution by its
-  taps; a loop by its length. `args` may be jax.ShapeDtypeStruct.
+  taps; a loop by its length, or once where the length is not known. `args` may be
+  jax.ShapeDtypeStruct.
   """
   # The rewritten convolutions pad kernels and spell depthwise ones out: count the plain form.
   with convolution_method('native'):
@@ -33,7 +34,9 @@ def _equation(e) -> int:
   if name == 'conv_general_dilated':
     kernel = e.invars[1].aval.shape
     outputs = params['dimension_numbers'].rhs_spec[0]
-    return math.prod(e.outvars[0].aval.shape) * math.prod(kernel) // kernel[outputs]
+    # A transposed convolution spreads its input: the zeros in between are not multiplied.
+    spread = math.prod(params['lhs_dilation'])
+    return math.prod(e.outvars[0].aval.shape) * math.prod(kernel) // kernel[outputs] // spread
   if name == 'dot_general':
     (contracted, _), _ = params['dimension_numbers']
     shape = e.invars[0].aval.shape
@@ -71,3 +74,13 @@ def temporary_mib(compiled) -> float | None:
   """What a compiled function needs beside arguments and results, MiB."""
   analysis = compiled.memory_analysis()  # None where a backend does not say
   return None if analysis is None else round(analysis.temp_size_in_bytes / 2 ** 20, 3)
+
+
+def program_mib(compiled) -> float | None:
+  """What a compiled function holds at its peak, arguments and results included, MiB."""
+  m = compiled.memory_analysis()
+  if m is None:
+    return None
+  total = (m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes
+           - m.alias_size_in_bytes)
+  return round(total / 2 ** 20, 1)

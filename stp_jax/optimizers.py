@@ -181,6 +181,22 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
   return optax.stateless(update)
 
 
+def with_moments(state: optax.OptState, count: Array, first: PyTree, second: PyTree
+                 ) -> optax.OptState:
+  """The state of `make`'s transformation after `count` updates that left these moments.
+
+  Args:
+    first, second: trees of the parameters; `second` is not read for SGD.
+  """
+  def put(node):
+    if isinstance(node, _Momentum):
+      return _Momentum(count, first, second if jax.tree.leaves(node.second) else ())
+    return node._replace(count=count) if isinstance(node, optax.ScaleByScheduleState) else node
+
+  ours = (_Momentum, optax.ScaleByScheduleState)
+  return jax.tree.map(put, state, is_leaf=lambda x: isinstance(x, ours))
+
+
 def decay_mask(params: PyTree) -> PyTree:
   """True where weight decay applies: not on one-dimensional leaves, and not on any bias."""
   def decays(path, leaf):

@@ -1,6 +1,11 @@
 """E3D-LSTM: `cell_list.0.conv_x.0.conv3d.weight` is backbone/cell_list_0/conv_x/conv/kernel."""
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from stp_jax.convert import rules
+from stp_jax.convert.shapes import numbers
 
 # Upstream applies it to a memory that stays zero; with memory='updated' it is one of ours.
 _UNUSED = (r'cell_list\.\d+\.conv_gm\.0\.conv3d\.weight',)
@@ -18,4 +23,12 @@ def key(path: rules.Path) -> str:
   return rules.spell(path, ('cell_list',))
 
 
-FAMILY = rules.Family('e3dlstm', key, unused=_UNUSED)
+def dead(weights: Mapping[str, np.ndarray], frame: tuple[int, int]) -> dict[str, np.ndarray]:
+  """The convolution of the global memory, of the same shape as that of the hidden state."""
+  del frame
+  name = 'cell_list.{}.{}.0.conv3d.weight'
+  return {name.format(i, 'conv_gm'): np.zeros_like(weights[name.format(i, 'conv_h')])
+          for i in numbers(weights, r'cell_list\.(\d+)\.')}
+
+
+FAMILY = rules.Family('e3dlstm', key, unused=_UNUSED, dead=dead)

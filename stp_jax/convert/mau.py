@@ -1,5 +1,9 @@
 """MAU: `encoders.1.encoder_t0.weight` is backbone/encoders_1/kernel."""
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from stp_jax.convert import rules
 
 # OpenSTL builds two further heads that it never calls.
@@ -20,5 +24,18 @@ def key(path: rules.Path) -> str:
   return rules.spell(path, ('cell_list', 'encoders', 'decoders'))
 
 
+def dead(weights: Mapping[str, np.ndarray], frame: tuple[int, int]) -> dict[str, np.ndarray]:
+  """OpenSTL's two heads, where the weights are of its form."""
+  del frame
+  if 'srcnn.0.weight' not in weights:
+    return {}
+  channels, hidden = weights['srcnn.0.weight'].shape[:2]
+  zeros = lambda *shape: np.zeros(shape, np.float32)
+  return {
+      'merge.weight': zeros(hidden, 2 * hidden, 1, 1), 'merge.bias': zeros(hidden),
+      'conv_last_sr.weight': zeros(channels, 2 * channels, 1, 1),
+      'conv_last_sr.bias': zeros(channels)}
+
+
 FAMILY = rules.Family(
-    'mau', key, unused=_UNUSED, layouts=((r'decoders\..*\.weight', 'transposed'),))
+    'mau', key, unused=_UNUSED, dead=dead, layouts=((r'decoders\..*\.weight', 'transposed'),))

@@ -72,8 +72,17 @@ def apply_fields(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -
       target[field] = value
 
 
-def data_spec(channels: int | str) -> DataSpec:
+def image_spec(name: str, shape: tuple[int, int, int]) -> DataSpec:
+  """Frames `(H, W, C)` in 0..1 without a clock: what most sets of OpenSTL are to a network."""
+  return DataSpec(name=name, shape=shape, dtype='float32', maximum=None, cadence_hours=1.0,
+                  channels=('image',), description='frames as the network reads them')
+
+
+def data_spec(channels: int | str, frame: tuple[int, int] | None = None) -> DataSpec:
   """The data set `iono_electron` (72 x 72 maps, 0.1 TECU, every 2 h), where no store is at hand.
+
+  Args:
+    frame: (H, W) of maps of another size, whose grid is not known.
 
   Raises:
     ValueError: unknown channels.
@@ -82,11 +91,14 @@ def data_spec(channels: int | str) -> DataSpec:
   columns = tuple(n for n in forcings.CHANNELS
                   if n in _CALENDAR or n in forcings.scalars(names))
   latitude = np.arange(87.5, -88, -2.5).tolist()
+  frame = frame or (72, 72)
+  grid = {} if frame != (72, 72) else dict(
+      latitude=latitude, longitude=np.arange(-180.0, 180, 5).tolist(), rows=len(latitude),
+      columns=72)
   return DataSpec(
-      name='iono_electron', shape=(72, 72, 1), units='TECU', scale=0.1, divisor=200.0,
+      name='iono_electron', shape=(*frame, 1), units='TECU', scale=0.1, divisor=200.0,
       maximum=200.0, cadence_hours=2.0, channels=names, columns=columns,
-      grid=dict(latitude=latitude, longitude=np.arange(-180.0, 180, 5).tolist(),
-                rows=len(latitude), columns=72),
+      grid=grid,
       known_ahead=tuple(n in _CALENDAR for n in columns),
       training_mean=tuple(float(_TYPICAL[n]) for n in columns),
       description='vertical TEC; scaling of the Channel Mixer Layer')

@@ -38,6 +38,8 @@ class Family:
     aliases: (prefix, prefix of the same tensors): a module that PyTorch reaches by two names is
       listed twice. Read if there and equal, not counted, and written back from the first.
     constants: PyTorch buffers that never change, written where the conversion kept none.
+    dead: (live tensors by PyTorch key, (H, W) of a frame) -> the unused tensors and the buffers
+      that belong to them, as PyTorch would have them at the start; see `complete`.
   """
   name: str
   key: Callable[[Path], str]
@@ -46,6 +48,8 @@ class Family:
   layouts: tuple[tuple[str, str], ...] = ()
   aliases: tuple[tuple[str, str], ...] = ()
   constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  dead: Callable[[Mapping[str, np.ndarray], tuple[int, int]], dict[str, np.ndarray]] = (
+      lambda weights, frame: {})
 
 
 def spell(path: Path, indexed: Iterable[str] = ()) -> str:
@@ -136,11 +140,12 @@ def _short(items: Iterable[str], count: int = 4) -> str:
   return ', '.join(items[:count]) + more
 
 
-def _matches(patterns: Iterable[str], key: str) -> bool:
+def matches(patterns: Iterable[str], key: str) -> bool:
+  """Whether any of the patterns is the whole key."""
   return any(re.fullmatch(p, key) for p in patterns)
 
 
-def _first_name(family: Family, key: str) -> str:
+def first_name(family: Family, key: str) -> str:
   """The name under which a tensor is read that PyTorch lists twice; others keep theirs."""
   for alias, first in family.aliases:
     if key.startswith(alias):
@@ -165,12 +170,12 @@ def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
     ConversionError: missing, left-over or misshaped keys, all named (shortened) in one line.
   """
   names = leaves(family, template)
-  again = [k for k in weights if _first_name(family, k) in weights and _first_name(family, k) != k]
-  differ = [k for k in again if not np.array_equal(weights[k], weights[_first_name(family, k)])]
+  again = [k for k in weights if first_name(family, k) in weights and first_name(family, k) != k]
+  differ = [k for k in again if not np.array_equal(weights[k], weights[first_name(family, k)])]
   weights = {k: v for k, v in weights.items() if k not in again}
   missing = [key for key in names.values() if key not in weights]
   extra = [k for k in weights if k not in set(names.values())
-           and not _matches(family.unused + family.buffers, k)]
+           and not matches(family.unused + family.buffers, k)]
   flat: dict[str, dict] = {c: {} for c in _COLLECTIONS}
   shapes = {c: flax.traverse_util.flatten_dict(dict(template.get(c, {}))) for c in _COLLECTIONS}
   wrong = []
@@ -215,8 +220,23 @@ def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray]
   return dict(family.constants) | out | twice | dict(unused or {})
 
 
+def complete(family: Family, weights: Mapping[str, np.ndarray], frame: tuple[int, int]
+             ) -> dict[str, np.ndarray]:
+  """`weights` and whatever else PyTorch's model has, so that it loads them strictly.
+
+  A run trained here has no tensors that nothing uses: convolutions are filled with zeros, norms
+  with ones, counters with 0. Tensors that are there stay.
+
+  Args:
+    frame: (H, W) of the frames.
+  """
+  counters = {f'{k.removesuffix("running_mean")}num_batches_tracked': np.zeros((), np.int64)
+              for k in weights if k.endswith('.running_mean')}
+  return counters | family.dead(weights, frame) | dict(weights)
+
+
 def parameter_count(family: Family, params: PyTree, unused: Mapping[str, np.ndarray]) -> int:
   """Parameters as PyTorch counts them: ours and the unused ones, without buffers."""
   flat = flax.traverse_util.flatten_dict(dict(params))
   return (sum(int(np.prod(v.shape)) for v in flat.values())
-          + sum(v.size for k, v in unused.items() if not _matches(family.buffers, k)))
+          + sum(v.size for k, v in unused.items() if not matches(family.buffers, k)))

@@ -9,8 +9,10 @@ import jax
 from stp_jax.data.clip_store import ClipStore
 
 # Importers with a `prepare(*, in_dir, out, **options)`; `python -m stp_jax.prepare` runs them.
-IMPORTERS = {'embedded': 'embedded', 'ionex': 'ionex', 'iono_electron': 'iono_electron'}
-_GENERATED = ('embedded',)
+IMPORTERS = {
+    'embedded': 'embedded', 'ionex': 'ionex', 'iono_electron': 'iono_electron',
+    'synthetic': 'synthetic'}
+_GENERATED = ('embedded', 'synthetic')
 
 
 def importer(name: str):

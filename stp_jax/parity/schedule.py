@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stp_jax import optimizers, sampling
+from stp_jax.convert import hyperparameters
+from stp_jax.convert.rules import ConversionError
 from stp_jax.parity.case import Case, Result, Unsupported
 
 GROUPS = ('schedule', 'sampling')
@@ -15,25 +17,11 @@ GROUPS = ('schedule', 'sampling')
 
 def optimizer_config(c: Mapping[str, Any], steps_per_epoch: int) -> tuple[dict[str, Any], int, int]:
   """Upstream's optimizer fields as ours, the steps of the whole run and those of an epoch."""
-  kind = c['sched']
-  if kind not in ('onecycle', 'cosine', 'tanh', 'step'):
-    raise Unsupported(f'schedule {kind}')
-  if c['opt'].lower() not in ('adam', 'adamw'):
-    raise Unsupported(f'optimizer {c["opt"]}')
-  betas = c.get('opt_betas') or (0.9, 0.999)
-  clip = c.get('clip_grad')
-  if clip and c.get('clip_mode', 'norm') != 'norm':
-    raise Unsupported(f'clip_mode {c["clip_mode"]}')
-  return dict(
-      name=c['opt'].lower(), learning_rate=c['lr'], b1=betas[0], b2=betas[1],
-      eps=c.get('opt_eps') or 1e-8, weight_decay=c.get('weight_decay', 0.0),
-      skip_decay_1d=c.get('filter_bias_and_bn', False), clip_norm=clip or 0.0, schedule=kind,
-      final_div_factor=c['final_div_factor'], min_lr=c['min_lr'], warmup_lr=c['warmup_lr'],
-      # Upstream's onecycle has a warm-up of its own and does not read this one.
-      warmup_epochs=0 if kind == 'onecycle' else c['warmup_epoch'],
-      k_decay=c.get('lr_k_decay', 1.0), decay_epochs=c.get('decay_epoch', 100.0),
-      decay_rate=c.get('decay_rate', 0.1), by_epoch=True,
-  ), c['epoch'] * steps_per_epoch, steps_per_epoch
+  try:
+    fields = hyperparameters.optimizer(c)
+  except ConversionError as error:
+    raise Unsupported(str(error)) from error
+  return fields, c['epoch'] * steps_per_epoch, steps_per_epoch
 
 
 def schedule_values(c: Mapping[str, Any], steps_per_epoch: int) -> dict[str, np.ndarray]:

@@ -25,11 +25,10 @@ def _weights(words, seed=0):
   template = jax.eval_shape(task.init, jax.random.key(0))
   rng = np.random.default_rng(seed)
   variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), template)
-  weights = rules.to_torch(family_of(config.model.name), variables)
-  if config.model.name == 'convlstm':
-    weights['cell_list.0.conv_o.0.weight'] = rng.normal(size=(8, 16, 3, 3)).astype(np.float32)
-    weights['cell_list.0.conv_last.weight'] = rng.normal(size=(8, 16, 1, 1)).astype(np.float32)
-  return weights
+  family = family_of(config.model.name)
+  live = rules.to_torch(family, variables)
+  dead = {k: v for k, v in rules.complete(family, live, (72, 72)).items() if k not in live}
+  return live | {k: rng.normal(size=v.shape).astype(v.dtype) for k, v in dead.items()}
 
 
 def _save(path, weights):

@@ -111,11 +111,13 @@ def test_a_scalar_where_a_kernel_belongs_is_a_wrong_shape():
 
 @settings(deadline=None, max_examples=15)
 @given(i=st.integers(1, 4), o=st.integers(1, 4), k=st.integers(1, 4),
-       layout=st.sampled_from(['conv', 'transposed', 'linear', 'pointwise', 'volume', 'same']))
+       layout=st.sampled_from(
+           ['conv', 'transposed', 'linear', 'pointwise', 'volume', 'planes', 'same']))
 def test_layouts_invert(i, o, k, layout):
   shapes = {'linear': ((o, i), (i, o)), 'pointwise': ((o, i, 1, 1), (i, o)),
             'volume': ((o, i, k), (i, k, o)), 'conv': ((o, i, k, k), (k, k, i, o)),
-            'transposed': ((i, o, k, k), (k, k, i, o)), 'same': ((o, i), (o, i))}
+            'transposed': ((i, o, k, k), (k, k, i, o)), 'same': ((o, i), (o, i)),
+            'planes': ((1, o, 1, 1), (1, 1, 1, o)) if k > 1 else ((o,), (o,))}
   theirs, ours = shapes[layout]
   array = np.random.default_rng(0).normal(size=theirs)
   found = rules.from_torch(layout, array, ours)

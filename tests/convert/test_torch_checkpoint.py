@@ -1,5 +1,6 @@
 """Reading PyTorch files: every form that trainers write, and the ones to refuse."""
 
+import argparse
 import collections
 import pathlib
 import pickle
@@ -86,3 +87,31 @@ def test_no_weights(tmp_path, tree, message):
 def test_a_missing_file_is_named(tmp_path):
   with pytest.raises(torch_checkpoint.CheckpointError, match='no such file'):
     torch_checkpoint.load(tmp_path / 'none.pth')
+
+
+def _lightning(path, hyperparameters, **more):
+  state = {f'model.{k}': v for k, v in _STATE.items()}
+  torch.save({'epoch': 4, 'global_step': 50, 'pytorch-lightning_version': '2.1.0',
+              'state_dict': state | {'criterion.weight': torch.ones(2)},
+              'loops': {'fit_loop': {}}, 'callbacks': {'best': {'score': torch.tensor(0.5)}},
+              'optimizer_states': [{'state': {}, 'param_groups': [{'lr': 0.1, 'params': [0]}]}],
+              'lr_schedulers': [{'total_steps': 60}], 'hparams_name': 'kwargs',
+              'hyper_parameters': hyperparameters, **more}, path)
+
+
+@pytest.mark.parametrize('wrap', [dict, lambda **kw: argparse.Namespace(**kw)])
+def test_a_lightning_checkpoint(tmp_path, wrap):
+  _lightning(tmp_path / 'best.ckpt', wrap(method='SimVP', hid_S=16, in_shape=(10, 1, 64, 64)))
+  found = torch_checkpoint.load(tmp_path / 'best.ckpt')
+  assert found.lightning and found.epoch == 5 and list(found.weights) == ['a.weight', 'b.count']
+  assert found.left_out == ('criterion.weight',)
+  assert found.hyperparameters == dict(method='SimVP', hid_S=16, in_shape=[10, 1, 64, 64])
+  assert found.optimizer['param_groups'][0]['lr'] == 0.1
+  assert found.scheduler['total_steps'] == 60
+
+
+def test_other_objects_in_a_lightning_checkpoint_are_refused(tmp_path):
+  _lightning(tmp_path / 'best.ckpt', {'path': pathlib.PurePosixPath('/')})
+  with pytest.raises(torch_checkpoint.CheckpointError, match=r'best\.ckpt: refused') as error:
+    torch_checkpoint.load(tmp_path / 'best.ckpt')
+  assert '\n' not in str(error.value)

@@ -1,5 +1,5 @@
-"""PhyDNet (Le Guen and Thome 2020, arXiv:2003.01460): a step of a learnt partial differential
-equation, corrected by what is seen, beside a ConvLSTM for everything that is no physics."""
+"""PhyDNet (Le Guen and Thome 2020, arXiv:2003.01460): a learnt partial differential equation,
+corrected by what is seen, beside a ConvLSTM for everything that is no physics."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +25,9 @@ def moment_matrix(size: int) -> np.ndarray:
 def _both_sides(left: np.ndarray, x: Array, right: np.ndarray) -> Array:
   if isinstance(x, np.ndarray):
     return left @ x @ right.T
-  return jnp.einsum('ia,...ab,jb->...ij', left.astype(x.dtype), x, right.astype(x.dtype),
-                    precision='highest')
+  # Sums, not products of matrices: those are rounded to less than float32 on accelerators.
+  x = jnp.sum(left.astype(x.dtype)[:, :, None] * x[..., None, :, :], -2)
+  return jnp.sum(x[..., None, :] * right.astype(x.dtype), -1)
 
 
 def kernel_to_moments(filters: Array) -> Array:
@@ -143,11 +144,9 @@ class Stage(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    if self.up:
-      x = ConvTranspose2D(self.features, 3, self.stride, 1, self.stride - 1, dtype=self.dtype,
-                          name='main_0')(x)
-    else:
-      x = Conv2D(self.features, 3, self.stride, dtype=self.dtype, name='main_0')(x)
+    n, s, more = self.features, self.stride, dict(dtype=self.dtype, name='main_0')
+    conv = ConvTranspose2D(n, 3, s, 1, s - 1, **more) if self.up else Conv2D(n, 3, s, **more)
+    x = conv(x)
     return nn.leaky_relu(GroupNorm(self.groups, name='main_1')(x), 0.2)
 
 
@@ -163,13 +162,13 @@ class Stages(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    name, strides = 'upc' if self.up else 'c', tuple(self.strides)
-    for i, (features, stride) in enumerate(zip(self.features, strides), 1):
+    name, last = 'upc' if self.up else 'c', self.strides[-1]
+    for i, (features, stride) in enumerate(zip(self.features, self.strides), 1):
       x = Stage(features, self.groups, stride, self.up, self.dtype, name=f'{name}{i}')(x)
     if self.readout:
-      x = ConvTranspose2D(
-          self.readout, 3, strides[-1], 1, strides[-1] - 1,
-          initializer='zeros' if self.zero else 'torch', dtype=self.dtype, name='upc3')(x)
+      start = 'zeros' if self.zero else 'torch'
+      x = ConvTranspose2D(self.readout, 3, last, 1, last - 1, initializer=start,
+                          dtype=self.dtype, name='upc3')(x)
     return x
 
 
@@ -214,8 +213,8 @@ class PhyDNet(nn.Module):
     del steps
     b, h, w, _ = frame.shape
     if self.downscale not in (2, 4) or h % self.downscale or w % self.downscale:
-      raise ValueError(f'PhyDNet: frames of {h} x {w}, downscale={self.downscale}: '
-                       'sides must divide by it, and it must be 2 or 4')
+      raise ValueError(
+          f'PhyDNet: {h} x {w}, downscale={self.downscale}: 2 or 4, and sides divide by it')
     zeros = lambda n: jnp.zeros(
         (b, h // self.downscale, w // self.downscale, n), wide(frame[:0]).dtype)
     return zeros(self.features), [(zeros(n), zeros(n)) for n in self.hidden]
@@ -237,18 +236,16 @@ class PhyDNet(nn.Module):
         wide(stages('encoder_Er', (n, n), (1, 1))(latent)), states)
     both = (stages('decoder_Dp', (n, n), (1, 1), up=True)(h)
             + stages('decoder_Dr', (n, n), (1, 1), up=True)(x))
-    image = wide(stages('decoder_D', (n // 2, n // 2), (2, 1, last), up=True,
-                        readout=self.channels, zero=self.zero_readout)(both))
-    if self.squash and not self.zero_readout:
-      image = nn.sigmoid(image)
-    return (h, states), image, {}
+    read = dict(up=True, readout=self.channels, zero=self.zero_readout)
+    image = wide(stages('decoder_D', (n // 2, n // 2), (2, 1, last), **read)(both))
+    squash = nn.sigmoid if self.squash and not self.zero_readout else lambda y: y
+    return (h, states), squash(image), {}
 
   def target_terms(self, prediction: Array, target: Array) -> dict[str, Array]:
     """`moments` `[B]`, the same for every example: it only depends on the weights."""
     del target
     filters = wide(self.variables['params']['phycell']['cell_list_0']['F']['conv1']['kernel'])
     moments = kernel_to_moments(jnp.transpose(filters, (2, 3, 0, 1)))  # [in, filters, k, k]
-    size = self.kernel_size ** 2
-    wanted = jnp.eye(size, dtype=moments.dtype).reshape(moments.shape[1:])
+    wanted = jnp.eye(self.kernel_size ** 2).reshape(moments.shape[1:])
     term = jnp.sum(jnp.mean(jnp.square(moments - wanted), (1, 2, 3)))
     return {'moments': jnp.broadcast_to(term, prediction.shape[:1])}

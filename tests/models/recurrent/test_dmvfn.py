@@ -31,12 +31,16 @@ def _fixed():
   return model, jax.jit(model.init)(jax.random.key(0), _frames(5))
 
 
-def _next(draws, train=False, **fields):
+def _next(draws, routing='sample'):
   """One step from two frames with the weights of `_fixed`, with given routing."""
-  frames = _frames(5)
-  variables = {'params': _fixed()[1]['params']['backbone']}
-  return DMVFN(**{**TINY, **fields}).apply(
-      variables, frames[:, 0], frames[:, 1], train, draws, method='predict_next')
+  frames, variables = _frames(5), {'params': _fixed()[1]['params']['backbone']}
+  return _jitted(variables, frames, draws, routing)
+
+
+@functools.partial(jax.jit, static_argnames='routing')
+def _jitted(variables, frames, draws, routing):
+  return DMVFN(**TINY, routing=routing).apply(
+      variables, frames[:, 0], frames[:, 1], False, draws, method='predict_next')[0]
 
 
 def test_shapes_and_sizes():
@@ -75,18 +79,17 @@ def test_it_takes_frames_alone():
 
 
 def test_routing_is_per_example_and_upstream_per_batch():
-  run = jax.jit(_next, static_argnames=('routing',))
   both, none = jnp.ones((2, 2)), jnp.zeros((2, 2))
   mixed = jnp.asarray([[1.0, 1.0], [0.0, 1.0]])
-  image = {k: run(d)[0] for k, d in (('both', both), ('none', none), ('mixed', mixed))}
+  image = {k: _next(d) for k, d in (('both', both), ('none', none), ('mixed', mixed))}
   np.testing.assert_allclose(image['mixed'][0], image['both'][0], atol=1e-6)
   assert not np.allclose(image['mixed'][1], image['both'][1], atol=1e-6)
   # The first example decides for all.
-  np.testing.assert_array_equal(run(mixed, routing='upstream')[0], image['both'])
+  np.testing.assert_array_equal(_next(mixed, 'upstream'), image['both'])
   # No block: the two frames blended; upstream's forecast is the older one.
   frames = _frames(5)
   np.testing.assert_allclose(image['none'], frames[:, :2].mean(1), atol=1e-6)
-  np.testing.assert_array_equal(run(none, routing='upstream')[0], frames[:, 0])
+  np.testing.assert_array_equal(_next(none, 'upstream'), frames[:, 0])
 
 
 def test_forecasts_are_deterministic_and_run_at_least_one_block():

@@ -12,6 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
   config.dtype = 'float32'  # compute type; parameters, norms, carries and losses stay float32
   config.steps = 240  # optimizer steps
+  config.epochs = 0  # instead of steps: so many times all training windows; 0 = steps
   config.init_from = ''  # a run or converted checkpoint whose weights start this one
   config.keep_constants = False  # with init_from: keep its climatology, do not fit one here
 

@@ -152,7 +152,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
 
   # Shapes, then shardings, then values: nothing is built on one device and moved.
   per_epoch = config.optimizer.steps_per_epoch or max(1, windows // config.data.batch_size)
-  tx, schedule = optimizers.make(config.optimizer, config.steps, per_epoch)
+  steps = config.epochs * per_epoch or config.steps
+  tx, schedule = optimizers.make(config.optimizer, steps, per_epoch)
   init = make_init(task, tx, config.optimizer.ema_decay > 0, config.seed)
   shapes = jax.eval_shape(init)
   shardings = sharding.state_shardings(mesh, shapes)
@@ -186,13 +187,13 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
 
     frames = config.data.batch_size * task.length
     def due(step: int, every: int) -> bool:
-      return (every and step % every == 0) or step == config.steps
+      return (every and step % every == 0) or step == steps
 
-    progress = hooks.Progress(first, config.steps, frames, chief)
+    progress = hooks.Progress(first, steps, frames, chief)
     pending = collections.deque()
     stage, last_batch = None, None
     with writers.Writer(workdir, first, chief) as writer:
-      for step in range(first, config.steps):
+      for step in range(first, steps):
         batch = pipeline.to_device(next(iterator), batch_sharding)
         if stage != task.stage(step):  # this step compiles
           progress.pause(step + 1)
@@ -216,16 +217,16 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
                 f'max_skipped={config.max_skipped}; first bad module: '
                 f'{first_bad_module(task, state, last_batch, stage)}')
         # Evaluate, save, and only then let the iterator move: what is saved belongs together.
-        if config.eval_every and done % config.eval_every == 0 and done < config.steps:
+        if config.eval_every and done % config.eval_every == 0 and done < steps:
           writer.write(done, evaluate.validate(task, state, stores, mesh))
           progress.pause(done)
         if due(done, config.checkpoint_every) or wanted:
           checkpoint.save(checkpoints, state, iterator, config, spec, step=done, force=True)
-        if wanted and done < config.steps:
+        if wanted and done < steps:
           checkpoints.wait_until_finished()
           logging.warning('stopped at step %d, saved; run the same command to continue', done)
           raise Preempted(hooks.REQUEUE)
-    if first >= config.steps:
+    if first >= steps:
       say(f'{workdir}: complete at step {first}')
   return state
 

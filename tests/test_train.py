@@ -215,6 +215,25 @@ def test_init_from_takes_weights_and_refuses_another_architecture(store, tmp_pat
     train.train(other, tmp_path / 'a')
 
 
+def test_epochs_count_windows(store, tmp_path):
+  config = make_config(store)
+  config.epochs = 2
+  state = train.train(config, tmp_path)
+  windows = len(store.windows(['train'], 10, config.data.stride))
+  assert int(state.step) == 2 * (windows // 8)
+
+
+def test_evaluation_reads_the_average_unless_raw(store, tmp_path):
+  config = make_config(store, ',steps=3,learning_rate=0.05')
+  config.optimizer.ema_decay = 0.5
+  state = train.train(config, tmp_path)
+  for raw, expected in [(False, state.ema), (True, state.params)]:
+    found = checkpoint.load(tmp_path, raw=raw).variables['params']
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))
+  apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), state.ema, state.params)
+  assert max(jax.tree.leaves(apart)) > 0
+
+
 def test_the_mesh_must_fit():
   with pytest.raises(ValueError, match=r'mesh\.data=3 mesh\.fsdp=1: does not fit 8 devices'):
     sharding.make_mesh(3, 1)

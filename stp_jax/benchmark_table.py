@@ -19,12 +19,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stp_jax import config as configs
 from stp_jax import tasks
-from stp_jax.convert import published, unused
+from stp_jax.convert import family_of, published, rules
 from stp_jax.data import datasets
 from stp_jax.data import spec as data_spec
 from stp_jax.measure import multiply_adds
@@ -32,8 +34,7 @@ from stp_jax.models import BACKBONES, Forecaster
 
 MODELS = ('convlstm', 'predrnn', 'predrnnpp', 'predrnnv2', 'mim', 'e3dlstm', 'mau', 'simvp', 'tau')
 FUSIONS = (('none', 1), *((f, c) for f in ('concatenate', 'mix') for c in (4, 9, 16)))
-# What upstream computes and we leave out, because it reaches nothing; parameters stay the same, or
-# grow by what is counted as unused.
+# What upstream computes and we leave out, because it reaches nothing.
 _IN_FULL = dict(convlstm=('cell', 'convlstm'), e3dlstm=('memory', 'updated'))
 
 
@@ -62,6 +63,18 @@ def _arguments(model: Forecaster, shape: Sequence[int]) -> dict[str, jax.ShapeDt
   return dict(frames=planes(shape[2]), forcings=forcings)
 
 
+def unused_count(name: str, variables: Any, frame: tuple[int, int]) -> int:
+  """Parameters of upstream's module that its outputs do not depend on; `variables`: or shapes."""
+  family = family_of(name)
+  leaf = lambda key, path, shape: rules.into_torch(
+      rules.layout_of(family, key, path[-1], len(shape)), np.broadcast_to(np.float32(0), shape))
+  flat = {c: flax.traverse_util.flatten_dict(dict(v)) for c, v in variables.items()}
+  weights = {key: leaf(key, path, flat[collection][path].shape)
+             for (collection, path), key in rules.leaves(family, variables).items()}
+  return sum(v.size for k, v in family.dead(weights, frame).items()
+             if not rules.matches(family.buffers, k))
+
+
 def _recalled(backbone: Any, height: int, width: int, steps: int) -> int:
   """Multiply-additions of E3D-LSTM's attention beyond one state a step, which is what is counted:
   its loop is as long as the history."""
@@ -80,10 +93,9 @@ def count(config) -> dict[str, Any]:
   variables = jax.eval_shape(lambda: model.init(
       {'params': jax.random.key(0), 'dropout': jax.random.key(0)},
       **{k: v if v is None else jnp.zeros(v.shape) for k, v in arguments.items()}))
-  size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   height, width = (n // model.fusion.patch for n in model.padded(*shape[:2]))
-  live, idle = size(variables['params']), unused.unused_count(
-      name, model.backbone, height, width)
+  live = sum(x.size for x in jax.tree.leaves(variables['params']))
+  idle = unused_count(name, variables, shape[:2])
 
   def operations(model):
     calendar = jax.ShapeDtypeStruct((1, model.t_in + model.t_out, 2), jnp.float32)

@@ -11,8 +11,8 @@ def key(path: rules.Path) -> str:
   return rules.spell(tuple(items.get(part, part) for part in path), _LISTS)
 
 
-# VGG19, which upstream's training object carries along for its loss.
-_VGG = r'(vgg|.*\.vgg|loss.*|.*vgg.*)\..*'
+# Where a training object's checkpoint carries the VGG19 of its loss along.
+_VGG = r'.*vgg.*'
 
 FAMILY = rules.Family(
     'dmvfn', key, buffers=(r'.*\.num_batches_tracked', _VGG),

@@ -92,7 +92,7 @@ def read(family: rules.Family, weights: Mapping[str, np.ndarray], live: set[str]
       raise OrderUnknown(f'its optimizer keeps {" ".join(map(str, entry))}, not the moments of '
                          'Adam or SGD')
     if np.shape(entry[kind]) != weights[name].shape:
-      raise OrderUnknown(f'moment {number} is {np.shape(entry[kind])}, but {name} '
+      raise OrderUnknown(f'moment {number} is {tuple(entry[kind].shape)}, but {name} '
                          f'{weights[name].shape}')
     first[name] = entry[kind]
     if kind == 'exp_avg':

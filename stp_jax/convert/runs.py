@@ -84,6 +84,7 @@ def examine(source: str, config: ml_collections.ConfigDict | None, upstream: str
   fields = dict(told.fields)
   if config is None:
     fields['model.name'] = model
+    fields.setdefault('optimizer.clip_norm', 0.0)  # upstream clips where it is told to
     if 'model.fusion' not in fields:
       fusion, channels = infer.fusion(image, width)
       fields |= {'model.fusion': fusion} | (

@@ -151,7 +151,7 @@ def score(preds: np.ndarray, trues: np.ndarray, spec) -> dict[str, dict[str, flo
     if spec.units == 'TECU':
       for name, value in tec.per_example(
           pred * spec.divisor, true * spec.divisor, None, spec.row_weights).items():
-        add('maps', name, np.sum(value, dtype=np.float64))
+        add('maps', name, np.asarray(value, np.float64).sum())
   root = lambda name, value: value ** 0.5 if name.startswith('rmse') else value
   standard = sums['standard'] | {'rmse': sums['standard']['mse'] ** 0.5}
   if maps := sums['maps']:

@@ -10,7 +10,8 @@ import pytest
 
 from stp_jax.convert import family_of, rules
 from stp_jax.models import build
-from stp_jax.models.recurrent.crevnet import CrevNet, ReversibleEncoder
+from stp_jax.models.layers.reversible import ReversibleEncoder
+from stp_jax.models.recurrent.crevnet import CrevNet
 
 TINY = dict(layers=1, blocks=(1, 1), any_size=True)
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from stp_jax import benchmark, measure
+from stp_jax import benchmark, benchmark_table, measure
 from stp_jax.models import build
+from stp_jax.models.layers.transposed import transposed_convolution
 
 
 @pytest.mark.parametrize('name, fields, fusion, forcings, t_out, published', [
@@ -24,6 +25,12 @@ def test_multiply_adds_of_the_published_models(name, fields, fusion, forcings, t
   variables = jax.eval_shape(model.init, jax.random.key(0), frames, planes)
   count = measure.multiply_adds(model.apply, variables, frames, planes)
   assert count / 1e9 == pytest.approx(published, rel=0.02)
+
+
+def test_multiply_adds_of_a_transposed_convolution():
+  x, w = jnp.ones((1, 6, 5, 3)), jnp.ones((3, 3, 3, 7))
+  spread = lambda x: transposed_convolution(x, w, stride=2, padding=1, output_padding=1)
+  assert measure.multiply_adds(spread, x) == 6 * 5 * 3 * 9 * 7  # each input meets the whole kernel
 
 
 def test_multiply_adds_of_loops_and_branches():
@@ -48,6 +55,35 @@ def test_it_runs_and_prints_json(capsys, monkeypatch):
   assert all(row[k] > 0 for k in (
       'parameters', 'gmacs', 'compile_train_s', 'infer_samples_per_s', 'train_samples_per_s',
       'process_peak_mib', 'train_temporary_mib'))
+
+
+def test_the_table_counts_and_prints_one_document(capsys):
+  words = [f'--config=configs/iono_mixer.py:model={m},fusion=mix,channels=4,scale=paper'
+           for m in ('convlstm', 'tau')]
+  benchmark.main(['--table', '--count-only', '--json', *words])
+  rows = json.loads(capsys.readouterr().out)['configurations']
+  assert [(r['parameters'], r['live'], r['unused']) for r in rows] == [
+      (15902720, 12494848, 3407872), (48240129, 48240129, 0)]
+  assert rows[0]['gmacs'] == pytest.approx(239, rel=0.002) and rows[0]['shape'] == [72, 72, 1]
+  benchmark.main(['--table', '--count-only', words[0]])
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 3 and '15,902,720 | 12,494,848 | 3,407,872' in lines[2]
+  assert len({len(line) for line in lines}) == 1
+  assert len(benchmark_table.configurations()) == 63
+
+
+def test_the_table_measures_and_goes_on_after_what_does_not_fit(capsys):
+  words = 'configs/video.py:model=convlstm,smoke,size=8,t_in=2,t_out=2'
+  benchmark.main(['--table', '--json', '--rounds=1', '--batch=1', f'--config={words}'])
+  row, = json.loads(capsys.readouterr().out)['configurations']
+  assert all(row[k] > 0 for k in (
+      'live', 'gmacs', 'infer_samples_per_s', 'train_samples_per_s', 'infer_mib', 'train_mib'))
+
+  def fail(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory\nlong story')
+
+  row, = benchmark_table.rows({'big': words}, fail)
+  assert row['error'] == 'RESOURCE_EXHAUSTED: out of memory' and row['live'] > 0
 
 
 def test_parts(capsys):

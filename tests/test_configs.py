@@ -64,8 +64,9 @@ def test_every_backbone_and_fusion_trains_on_the_ionosphere(model):
 
 @pytest.mark.parametrize('words', [
     '', 'anchor=none', 'anchor=persistence,t_out=12', 'anchor=climatology,scale=paper,t_out=12',
-    'mix=upstream,channels=5', 'fusion=concatenate,channels=20,missing_drivers=fill', 'channels=tec+kp+ap+f107',
-    'future=observed', 't_in=5,t_out=13', 'model=e3dlstm,anchor=persistence',
+    'mix=upstream,channels=5', 'fusion=concatenate,channels=20,missing_drivers=fill',
+    'channels=tec+kp+ap+f107', 'future=observed', 't_in=5,t_out=13',
+    'model=e3dlstm,anchor=persistence',
     'model=mau,anchor=none'])
 def test_other_words_of_the_ionosphere(words):
   check(f'{IONO}:{words}')

@@ -172,8 +172,8 @@ def _verdict(found: Mapping[str, Any], model: str) -> str:
   if found['difference'] <= _TOLERANCE * max(1.0, found['largest']):
     return f'your predictions reproduced to {found["difference"]:.1g} ({windows})'
   why = f'; {_DIFFERS[model]}' if model in _DIFFERS else ''
-  return f'your predictions NOT reproduced: they differ by up to {found["difference"]:.3g} ' \
-         f'({windows}){why}'
+  return (f'your predictions NOT reproduced: they differ by up to {found["difference"]:.3g} '
+          f'({windows}){why}')
 
 
 def convert(folder: str, out: str, *, limit: int = 256, say: Callable[[str], None], **options

@@ -66,8 +66,8 @@ def channel_names(channels: int | str | Sequence[str]) -> tuple[str, ...]:
 
 
 def scalars(names: Sequence[str]) -> tuple[str, ...]:
-  """The channels among `names` that need a forcing of the store."""
-  return tuple(n for n in names if CHANNELS[n].plane == 'scalar')
+  """The channels among `names` (the image first, whatever it shows) that need a forcing."""
+  return tuple(n for n in names[1:] if CHANNELS[n].plane == 'scalar')
 
 
 def planes(values: Array, columns: Sequence[str], names: Sequence[str], height: int, width: int

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from stp_jax import checkpoint, models
+from stp_jax import checkpoint, models, predict
 from stp_jax.convert import FAMILIES, hyperparameters, rules, work_dir
 from stp_jax.convert import __main__ as command
 from stp_jax.metrics import video
@@ -33,7 +33,7 @@ def _experiment(folder, arguments=None, windows=11, **save):
   data = rng.random((windows, 5, 4, 12, 12)).astype(np.float32)
   frames = np.moveaxis(data, 2, -1)
   variables = jax.jit(model.init)(jax.random.key(1), frames[:1, ..., :1], frames[:1, ..., 1:])
-  preds = model.apply(variables, frames[..., :1], frames[..., 1:]).prediction
+  preds = jax.jit(model.apply)(variables, frames[..., :1], frames[..., 1:]).prediction
   family = FAMILIES['convlstm']
   weights = rules.complete(family, rules.to_torch(family, variables), (12, 12))
   (folder / 'saved').mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_a_lightning_experiment_of_openstl(tmp_path, capsys):
   data = rng.random((5, 3, 3, 8, 12)).astype(np.float32)
   frames = np.moveaxis(data, 2, -1)
   variables = jax.jit(model.init)(jax.random.key(1), frames[:1])
-  preds = np.moveaxis(np.asarray(model.apply(variables, frames).prediction), -1, 2)
+  preds = np.moveaxis(np.asarray(jax.jit(model.apply)(variables, frames).prediction), -1, 2)
   family = FAMILIES['simvp']
   weights = rules.complete(family, rules.to_torch(family, variables), (8, 12))
   folder = tmp_path / 'x'
@@ -131,6 +131,8 @@ def test_a_lightning_experiment_of_openstl(tmp_path, capsys):
   scores = json.loads((tmp_path / 'run' / 'rescored.json').read_text())['scores']
   np.testing.assert_allclose(scores['standard']['mae'], 0.1, rtol=1e-5)
   assert not any('tecu' in k for k in scores['upstream'] | scores['standard'])
+  forecast = predict.Predictor.load(tmp_path / 'run')(frames[0])
+  np.testing.assert_allclose(np.moveaxis(forecast, -1, 1), preds[0], atol=1e-5)
 
 
 @pytest.mark.parametrize('change, message', [

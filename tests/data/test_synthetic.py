@@ -27,7 +27,6 @@ def test_a_clip_follows_from_seed_and_index_alone(tmp_path):
 
 def test_shapes_move_and_stay_inside():
   frames = synthetic.clip(3, 1, length=60, height=40, width=56, shapes=1).astype(float)[..., 0]
-  assert frames[:, 0].max() == frames[:, -1].max() == 0 or frames.max() > 0
   mass = frames.sum((1, 2))
   assert mass.min() > 0.9 * mass.max()  # nothing leaves the frame
   y = (frames.sum(2) * np.arange(40)).sum(1) / mass
@@ -47,7 +46,8 @@ def test_bad_options_are_one_line(tmp_path, capsys, option, message):
 
 def test_a_run_on_frames_without_clock_and_forcings(tmp_path, capsys):
   """Three channels of integers, from the store to the report and a prediction."""
-  config = config_files.load('configs/video.py:smoke,dataset=bair,size=16x24,model=convlstm,steps=2')
+  config = config_files.load(
+      'configs/video.py:smoke,dataset=bair,size=16x24,model=convlstm,steps=2')
   config.data.cache, config.data.batch_size = str(tmp_path / 'stores'), 8
   main.run(config, tmp_path / 'run')
   text = capsys.readouterr().out

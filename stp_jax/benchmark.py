@@ -24,7 +24,8 @@ import optax
 
 from stp_jax import benchmark_table
 from stp_jax import config as configs
-from stp_jax.data.clip_store import ClipStore, StoreWriter, Stream
+from stp_jax.data.clip_store import ClipStore, Stream
+from stp_jax.data.clip_writer import StoreWriter
 from stp_jax.measure import multiply_adds, peak_mib, program_mib, seconds_per_call, temporary_mib
 from stp_jax.models import Forecaster, build
 from stp_jax.models.layers.conv import convolution_method

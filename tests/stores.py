@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from stp_jax.data.clip_store import ClipStore, Forcing, StoreWriter, Stream
+from stp_jax.data.clip_store import ClipStore, Forcing, Stream
+from stp_jax.data.clip_writer import StoreWriter
 
 FORCINGS = (
     Forcing('year', 'yr', True), Forcing('f107', 'sfu'), Forcing('r'), Forcing('day', 'd', True),

@@ -8,7 +8,7 @@ import pytest
 
 from stp_jax import checkpoint, evaluate, sharding, tasks, train
 from stp_jax import config as config_files
-from stp_jax.data import clip_store
+from stp_jax.data import clip_store, clip_writer
 from tests import stores
 
 CONFIG = 'configs/iono_mixer.py:smoke,channels=9,model=convlstm'
@@ -100,7 +100,7 @@ def test_bad_input_is_one_line(run, tmp_path, capsys):
 
 def test_a_store_without_the_drivers_names_them(run, tmp_path):
   workdir, store = run
-  bare = clip_store.StoreWriter(
+  bare = clip_writer.StoreWriter(
       tmp_path / 'bare', name='bare', streams=store.streams, cadence_hours=2.0, recipe={},
       normalisation=store.meta['normalisation'], grid=store.meta['grid'])
   bare.add('a', {'frames': store.frames(0)}, split='test', source='a', time='2022-01-01T00:00')

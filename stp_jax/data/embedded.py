@@ -14,7 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from stp_jax.data import clip_store, embedded_indices, embedded_iri, embedded_physics, statistics
+from stp_jax.data import (
+  clip_store,
+  clip_writer,
+  embedded_indices,
+  embedded_iri,
+  embedded_physics,
+  statistics,
+)
 
 SPLITS = {
     2000: 'train', 2003: 'train', 2005: 'train', 2009: 'train', 2011: 'train', 2013: 'train',
@@ -84,7 +91,7 @@ def prepare(
   clips = {year: _times(year, days) for year in chosen}
   recipe = dict(importer='embedded', version=_VERSION, seed=seed, years=chosen, days=days)
   latitude = embedded_iri.LATITUDE.tolist()
-  with clip_store.StoreWriter(
+  with clip_writer.StoreWriter(
       out, name='embedded_ionosphere', cadence_hours=_CADENCE, recipe=recipe, forcings=FORCINGS,
       streams={'frames': clip_store.Stream((72, 72, 1), 'uint16', 'TECU', 0.1, missing=65535)},
       normalisation={'divisor': 200.0, 'maximum': 200.0},
@@ -101,7 +108,7 @@ def prepare(
       store = writer.finish()
   if not store.meta['card']:  # a finished store without its card: killed in between
     card = _card(store)
-    clip_store.write_json(pathlib.Path(out) / 'meta.json', store.meta | {'card': card})
+    clip_writer.write_json(pathlib.Path(out) / 'meta.json', store.meta | {'card': card})
     store = clip_store.ClipStore(out)
     print(card_text(card))
   return store

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from stp_jax.data import card as cards
 from stp_jax.data import indices as index_table
 from stp_jax.data import ionex_file, ionex_folder, splits
-from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, StoreWriter, Stream
+from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, Stream
+from stp_jax.data.clip_writer import StoreWriter
 
 OPTIONS = {
     'centre': (str, None, 'analysis centre: first three letters of the file names (cod, jpl, igr)'),

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from stp_jax.data import card as cards
 from stp_jax.data import tfrecord
-from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, StoreWriter, Stream
+from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, Stream
+from stp_jax.data.clip_writer import StoreWriter
 
 OPTIONS = {
     'validation': (float, 0.1, 'share of the training records, the last ones, for validation'),

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from stp_jax.data import clip_store
+from stp_jax.data import clip_store, clip_writer
 from stp_jax.data.spec import DataSpec
 
 OPTIONS = {
@@ -101,7 +101,7 @@ def prepare(
                  shapes=shapes, seed=seed)
   some = max(1, clips // 4)
   splits = ['train'] * clips + ['validation'] * some + ['test'] * some
-  with clip_store.StoreWriter(
+  with clip_writer.StoreWriter(
       out, name='synthetic', cadence_hours=1.0, description=_DESCRIPTION, licence='free',
       recipe=dict(importer='synthetic', version=_VERSION, **options),
       streams={'frames': clip_store.Stream(

@@ -4,7 +4,7 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from stp_jax.data.clip_store import write_json
+from stp_jax.data.clip_writer import write_json
 from stp_jax.report import names
 
 FORCINGS = {

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stp_jax.data import climatology, clip_store
+from stp_jax.data import climatology, clip_store, clip_writer
 from stp_jax.models import anchor
 
 CADENCE, H, W = 6.0, 6, 5
@@ -18,7 +18,7 @@ def _level(times, flux, relative=0.01):
 def _store(path, clips, *, flux=True, clock=True, missing=None, noise=0.0):
   """clips: (split, first time, days, mean flux)."""
   rng = np.random.default_rng(0)
-  writer = clip_store.StoreWriter(
+  writer = clip_writer.StoreWriter(
       path, name='test', recipe={'clips': str(clips)}, cadence_hours=CADENCE,
       streams={'frames': clip_store.Stream((H, W, 1), 'uint16', 'TECU', 0.01, 0, 65535)},
       forcings=[clip_store.Forcing('f107', 'sfu')] if flux else [])

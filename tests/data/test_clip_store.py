@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from stp_jax.data import clip_store
-from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, StoreWriter, Stream
+from stp_jax.data import clip_store, clip_writer
+from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, Stream
+from stp_jax.data.clip_writer import StoreWriter
 from tests import stores
 
 _SMALL = dict(name='s', streams={'frames': Stream((4, 5, 1), 'uint16')}, cadence_hours=2.0,
@@ -46,7 +47,7 @@ def test_round_trip(tmp_path):
 
 
 def test_a_killed_writer_continues_behind_its_last_shard(tmp_path, monkeypatch):
-  monkeypatch.setattr(clip_store, '_SHARD_BYTES', 1)
+  monkeypatch.setattr(clip_writer, '_SHARD_BYTES', 1)
   first = StoreWriter(tmp_path / 's', **_SMALL)
   _add(first, 0)
   _add(first, 1)  # then the process dies: no finish
@@ -65,7 +66,7 @@ def test_a_killed_writer_continues_behind_its_last_shard(tmp_path, monkeypatch):
 
 
 def test_another_recipe_starts_over_and_never_overwrites(tmp_path, monkeypatch):
-  monkeypatch.setattr(clip_store, '_SHARD_BYTES', 1)
+  monkeypatch.setattr(clip_writer, '_SHARD_BYTES', 1)
   _add(StoreWriter(tmp_path / 's', **_SMALL), 0)
   other = StoreWriter(tmp_path / 's', **(_SMALL | {'recipe': {'a': 2}}))
   assert not other.has('c0')
@@ -86,7 +87,7 @@ def test_full_disk_leaves_no_store_and_a_rerun_works(tmp_path, monkeypatch):
   def full(path, array):
     raise OSError(28, 'No space left on device', str(path))
   with monkeypatch.context() as patch:
-    patch.setattr(clip_store, '_write_npy', full)
+    patch.setattr(clip_writer, '_write_npy', full)
     with pytest.raises(OSError, match='No space left'), StoreWriter(tmp_path / 's', **_SMALL) as w:
       _add(w, 0)
       w.finish()

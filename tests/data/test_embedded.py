@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from stp_jax.data import (
     clip_store,
+    clip_writer,
     embedded,
     embedded_indices,
     embedded_iri,
@@ -95,7 +96,7 @@ def test_a_year_follows_from_seed_and_year_alone(tmp_path, fake_iri):
 def test_a_killed_run_continues_and_ends_the_same(tmp_path, fake_iri, monkeypatch, capsys):
   options = dict(years='2003,2004,2012', days=2)
   embedded.prepare(out=tmp_path / 'whole', **options)
-  monkeypatch.setattr(clip_store, '_SHARD_BYTES', 1)  # every clip its own shard
+  monkeypatch.setattr(clip_writer, '_SHARD_BYTES', 1)  # every clip its own shard
   one_by_one = embedded.prepare(out=tmp_path / 'shards', **options)
   real, made = embedded_physics.simulate, []
 
@@ -235,7 +236,7 @@ def simulated(path, start, days, months, seed):
   maps = np.concatenate(list(embedded_physics.simulate(
       cube, dip, TABLE, times, seed=seed, year=int(start[:4]))))
   raw = np.rint(maps * 10).astype(np.uint16)[..., None]
-  with clip_store.StoreWriter(
+  with clip_writer.StoreWriter(
       path, name='x', cadence_hours=2.0, recipe={},
       streams={'frames': clip_store.Stream((71, 72, 1), 'uint16', 'TECU', 0.1)},
       grid=dict(latitude=embedded_iri.LATITUDE.tolist(),

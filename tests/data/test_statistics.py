@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stp_jax.data import clip_store, statistics
+from stp_jax.data import clip_store, clip_writer, statistics
 
 LATITUDE, LONGITUDE = np.linspace(80, -80, 17), np.arange(-180, 180, 22.5)
 WEIGHT = np.cos(np.radians(LATITUDE))
@@ -13,7 +13,7 @@ def store_of(path, frames, cadence=2.0, grid=True, time='2012-11-18', split='tra
   """Physical frames `[T, 17, 16]` -> a store of 0.1 units with one padding row of nonsense."""
   raw = np.where(np.isnan(frames), 65535, np.rint(np.nan_to_num(frames) * 10)).astype(np.uint16)
   raw = np.concatenate([raw, np.full_like(raw[:, :1], 999)], 1)[..., None]
-  with clip_store.StoreWriter(
+  with clip_writer.StoreWriter(
       path, name='x', cadence_hours=cadence, recipe={},
       streams={'frames': clip_store.Stream(raw.shape[1:], 'uint16', 'TECU', 0.1, missing=65535)},
       grid=dict(latitude=LATITUDE.tolist(), longitude=LONGITUDE.tolist(), rows=17) if grid else {},

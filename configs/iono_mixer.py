@@ -50,7 +50,7 @@ def get_config(text: str = ''):
   optimizer, sampling = config.optimizer, config.sampling
   sampling.name = iono_backbones.SAMPLING[name]
   if paper:
-    config.steps = 10 * 5000  # ten epochs; set steps to 10 * windows / 8 of the store
+    config.epochs = 10
     optimizer.learning_rate, optimizer.clip_norm = iono_backbones.PAPER_RATE[name], 0.0
     config.eval_every = config.checkpoint_every = 5000
   else:
@@ -71,6 +71,8 @@ def get_config(text: str = ''):
     data.t_in, data.t_out = min(words.t_in, 4), min(words.t_out, 6)
     data.eval_batch_size, data.batch_size = 2, 2
     model.backbone.update(iono_backbones.SMOKE[name])
+  if words.smoke or words.steps:
+    config.epochs = 0
   config.steps = words.steps or config.steps
   data.batch_size = words.batch_size or data.batch_size
   optimizer.learning_rate = words.learning_rate or optimizer.learning_rate

@@ -147,6 +147,8 @@ def _calendar(spec, times: np.ndarray) -> np.ndarray:
 def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) -> dict:
   """The forecast issued at a time of the store, as evaluation would make it.
 
+  A run that was trained on observed future drivers gets the newest known ones: there are no others.
+
   Args:
     issue_time: ISO time of the last input frame, or 'latest'.
 

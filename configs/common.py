@@ -59,6 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
       pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=True,
       warmup_epochs=0.0, warmup_lr=1e-5, min_lr=1e-6, k_decay=1.0,
       decay_epochs=100.0, decay_rate=0.1, milestones=(), by_epoch=True,
+      slow=c(type_safe=False),  # fields that differ for the parameters that a task calls slow
       ema_decay=0.0))  # 0 = no average
 
   config.sampling = c(dict(

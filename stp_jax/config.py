@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 # Keywords of a backbone, an importer, a model's terms: whoever takes them knows what is valid.
-_FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights')
+_FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights', 'optimizer.slow')
 
 
 class WordError(ValueError):

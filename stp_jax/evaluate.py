@@ -5,6 +5,7 @@ the host in float64, so the numbers do not depend on the batch size or on the nu
 """
 
 import argparse
+import importlib
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
 from stp_jax.typing import PyTree, Variables
 
+# Tasks whose scores are no forecast's: a module here with `evaluate` and `validate` of its own.
+_OTHERS = {'masked': 'evaluate_masked', 'beam': 'evaluate_beam', 'rebuild': 'evaluate_beam'}
 # Windows that the baselines' few numbers are fitted on, spread over the training clips.
 _FIT_WINDOWS = 256
 
@@ -35,7 +38,7 @@ def score(
     limit: at most so many windows, evenly spread; 0 = all.
   """
   spec, data = task.spec, task.config.data
-  found = pipeline.sources(stores, spec, splits, task.length, data.eval_stride)
+  found = task.sources(stores, splits, data.eval_stride)
   batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
   def evaluate_batch(variables, fitted, batch):
@@ -61,13 +64,19 @@ def score(
 
 def validate(task, state, stores, mesh) -> dict[str, float]:
   """Validation scores during training, on at most `validation_windows`; {} without such a split."""
-  data = task.config.data
+  data, name = task.config.data, task.config.task.name
+  if name in _OTHERS:
+    return _module(name).validate(task, state, stores, mesh)
   if not any(len(s.windows(data.validation_splits, task.length)) for s in stores):
     return {}
   result = score(task, state.variables(), None, stores, data.validation_splits, mesh,
                  data.validation_windows)
   net = result['forecasts']['net']['all']
   return {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
+
+
+def _module(task: str):
+  return importlib.import_module(f'stp_jax.{_OTHERS[task]}')
 
 
 def fit_baselines(task, stores: Sequence[clip_store.ClipStore]
@@ -77,7 +86,7 @@ def fit_baselines(task, stores: Sequence[clip_store.ClipStore]
   if not task.has_clock:
     return None
   tables = task.fit_climatology(stores, data.train_splits)
-  found = pipeline.sources(stores, spec, data.train_splits, task.length, data.stride)
+  found = task.sources(stores, data.train_splits, data.stride)
   prepare = jax.jit(task.baseline_batch)
   batches = (prepare({k: b[k] for k in ('frames', 'forcings', 'mask')})
              for b in pipeline.eval_batches(found, spec, data, task.t_in, _FIT_WINDOWS))
@@ -131,7 +140,7 @@ def card(
 def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[str, np.ndarray]:
   """One window's input, truth and forecast in physical units, for pictures: the most active one."""
   spec, data = task.spec, task.config.data
-  found = pipeline.sources(stores, spec, splits, task.length, data.eval_stride)
+  found = task.sources(stores, splits, data.eval_stride)
   # The storm column decides where there is one; otherwise the window in the middle.
   best, window = -np.inf, (0, len(found[0]) // 2)
   if 'kp' in spec.columns:
@@ -172,6 +181,10 @@ def evaluate(
     config.data.future_forcings = future_forcings
   if batch_size:
     config.data.eval_batch_size = batch_size
+  out = pathlib.Path(out or pathlib.Path(run) / 'report')
+  if config.task.name in _OTHERS:
+    return _module(config.task.name).evaluate(
+        loaded, store=store, split=split, limit=limit, out=out)
   task = tasks.build(config, loaded.spec)
   expected = jax.eval_shape(task.init, jax.random.key(0))
   checkpoint.check_architecture(run, loaded.variables, expected)
@@ -191,7 +204,7 @@ def evaluate(
   result = card(loaded, task, scores, stores)
   if jax.process_index() == 0:
     from stp_jax import report
-    report.write(pathlib.Path(out or pathlib.Path(run) / 'report'), result,
+    report.write(out, result,
                  example=example(task, loaded.variables, stores, splits[:1]),
                  metrics=pathlib.Path(run) / 'metrics.jsonl')
   return result

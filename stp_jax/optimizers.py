@@ -27,7 +27,7 @@ DEFAULTS = dict(
     warmup_epochs=0.0, warmup_lr=1e-5, min_lr=1e-6, k_decay=1.0,
     decay_epochs=100.0, decay_rate=0.1, milestones=(), by_epoch=True)
 # Fields of the same section of a config that others read.
-_ELSEWHERE = ('steps_per_epoch', 'ema_decay')
+_ELSEWHERE = ('steps_per_epoch', 'ema_decay', 'slow')
 # torch.optim.lr_scheduler.OneCycleLR's defaults, which no published run changes.
 _CYCLE_LOW, _CYCLE_HIGH = 0.85, 0.95
 
@@ -39,11 +39,12 @@ class _Momentum(NamedTuple):
   second: PyTree
 
 
-def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(config: Mapping[str, Any], whole: bool = True) -> dict[str, Any]:
+  """The fields with their defaults, or without (`whole=False`); unknown ones are an error."""
   unknown = [k for k in config if k not in DEFAULTS and k not in _ELSEWHERE]
   if unknown:
     raise ValueError(f'optimizer: unknown field {", ".join(unknown)}; known: {" ".join(DEFAULTS)}')
-  return DEFAULTS | dict(config)
+  return (DEFAULTS if whole else {}) | dict(config)
 
 
 def _float(step: Array | int, last: int) -> Array:
@@ -205,7 +206,23 @@ def decay_mask(params: PyTree) -> PyTree:
   return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def make(config: Mapping[str, Any], total_steps: int, steps_per_epoch: int = 0
+def labels(label: Callable[[str], str], params: PyTree) -> PyTree:
+  """`label(path)` of every parameter, the path as 'a/b/kernel'.
+
+  Raises:
+    ValueError: a label that is not main, slow or frozen.
+  """
+  def one(path, _):
+    path = jax.tree_util.keystr(path, simple=True, separator='/')
+    if (found := label(path)) not in ('main', 'slow', 'frozen'):
+      raise ValueError(f'{path}: label {found!r}; choose main, slow or frozen')
+    return found
+
+  return jax.tree_util.tree_map_with_path(one, params)
+
+
+def make(config: Mapping[str, Any], total_steps: int, steps_per_epoch: int = 0,
+         label: Callable[[str], str] | None = None
          ) -> tuple[optax.GradientTransformation, Callable[[Array | int], dict[str, Array]]]:
   """The optimizer of a run, and its schedule for the log.
 
@@ -216,6 +233,8 @@ def make(config: Mapping[str, Any], total_steps: int, steps_per_epoch: int = 0
       .95 -> .85 -> .95 unless `cycle_momentum` is off. Milestones and decays count epochs.
     total_steps: updates of the whole run.
     steps_per_epoch: updates per epoch, for the epoch-wise schedules; 0 = one epoch is the run.
+    label: of a parameter's path, see `labels`. 'slow' ones learn by these fields as changed by
+      those in `slow`, 'frozen' ones never move and have no moments; None: all are 'main'.
 
   Returns:
     The transformation, and `schedule(step) -> {'learning_rate', 'b1'}`, scalars in force at that
@@ -227,6 +246,32 @@ def make(config: Mapping[str, Any], total_steps: int, steps_per_epoch: int = 0
   c = _fields(config)
   if total_steps < 1:
     raise ValueError(f'optimizer: a run of {total_steps} steps')
+  main, log = _rule(c, total_steps, steps_per_epoch)
+  slow, _ = _rule(c | _fields(c.get('slow') or {}, whole=False), total_steps, steps_per_epoch)
+  clip = [clip_by_global_norm(c['clip_norm'])] if c['clip_norm'] else []
+  if label is None:
+    return optax.chain(*clip, *main), log
+
+  def init(params):
+    return choose(params).init(params)
+
+  def choose(params):
+    """Plain, as long as all parameters learn alike: what is saved then has no groups."""
+    found = labels(label, params)
+    if set(jax.tree.leaves(found)) <= {'main'}:
+      return optax.chain(*clip, *main)
+    groups = dict(main=optax.chain(*main), slow=optax.chain(*slow), frozen=optax.set_to_zero())
+    return optax.chain(*clip, optax.multi_transform(groups, found))
+
+  def update(grads, state, params):
+    return choose(params).update(grads, state, params)
+
+  return optax.GradientTransformation(init, update), log
+
+
+def _rule(c: Mapping[str, Any], total_steps: int, steps_per_epoch: int
+          ) -> tuple[list[optax.GradientTransformation], Callable]:
+  """The steps that turn gradients into updates, clipping apart, and the schedule for the log."""
   rate, b1 = _schedules(c, total_steps, steps_per_epoch or total_steps)
   scales = {
       'adam': lambda: _scale_by_adam(b1, c['b2'], c['eps']),
@@ -238,8 +283,7 @@ def make(config: Mapping[str, Any], total_steps: int, steps_per_epoch: int = 0
   if c['weight_decay']:
     decay = [optax.add_decayed_weights(
         c['weight_decay'], decay_mask if c['skip_decay_1d'] else None)]
-  chain = [clip_by_global_norm(c['clip_norm'])] if c['clip_norm'] else []
   scale = [scales[c['name']]()]
-  chain += scale + decay if c['name'] == 'adamw' else decay + scale
+  chain = scale + decay if c['name'] == 'adamw' else decay + scale
   chain.append(optax.scale_by_learning_rate(rate))
-  return optax.chain(*chain), lambda step: {'learning_rate': rate(step), 'b1': b1(step)}
+  return chain, lambda step: {'learning_rate': rate(step), 'b1': b1(step)}

@@ -21,7 +21,6 @@ from clu import parameter_overview
 
 from stp_jax import checkpoint, evaluate, hooks, optimizers, sharding, tasks, writers
 from stp_jax.data import clip_store, datasets, pipeline
-from stp_jax.data import spec as data_spec
 from stp_jax.state import TrainState
 from stp_jax.typing import Batch, PyTree
 
@@ -59,6 +58,9 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
     rng = jax.random.fold_in(state.rng, state.step)
 
     def loss_fn(params: PyTree):
+      # No gradient of a frozen parameter is computed, clipped or counted in the norm.
+      params = jax.tree.map(lambda p, label: jax.lax.stop_gradient(p) if label == 'frozen' else p,
+                            params, optimizers.labels(task.label, params))
       if mesh.shape['fsdp'] > 1:
         # Gathered once here; otherwise every time step of a scan would gather them again.
         params = jax.lax.with_sharding_constraint(params, sharding.replicated(mesh))
@@ -101,10 +103,14 @@ def first_bad_module(task, state: TrainState, batch: Batch, stage: int) -> str:
   return 'the batch or its loss (every gradient is finite now)'
 
 
-def _initial_weights(state: TrainState, source: str, keep_constants: bool) -> TrainState:
+def _initial_weights(task, state: TrainState, source: str, keep_constants: bool) -> TrainState:
   """Weights and statistics of another run; constants of this run's data, unless kept."""
   loaded = checkpoint.load(source)
-  variables = dict(loaded.variables)
+  variables, part = task.adopt(loaded.config, loaded.variables)
+  if part:  # the rest of the model starts as initialised
+    whole = dict(state.model_state, params=state.params)
+    variables = {k: {**whole[k], part: v} for k, v in variables.items() if part in whole.get(k, {})}
+    variables = whole | variables
   skipped = () if keep_constants else ('constants',)
   mine = {k: v for k, v in state.model_state.items() if k not in skipped}
   theirs = {k: variables[k] for k in variables if k not in ('params', *skipped)}
@@ -136,10 +142,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   stores = datasets.open_stores(config)
   clip_store.assert_disjoint(stores, config.data.train_splits)
-  spec = data_spec.make(stores, config.data, config.data.train_splits)
+  spec = tasks.find(config.task.name).data_spec(config, stores)
   task = tasks.build(config, spec)
-  found = pipeline.sources(
-      stores, spec, config.data.train_splits, task.length, config.data.stride)
+  found = task.sources(stores, config.data.train_splits, config.data.stride)
   windows = sum(map(len, found))
   if config.data.batch_size % mesh.devices.size:
     raise ValueError(f'data.batch_size={config.data.batch_size} does not divide over the '
@@ -153,7 +158,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   # Shapes, then shardings, then values: nothing is built on one device and moved.
   per_epoch = config.optimizer.steps_per_epoch or max(1, windows // config.data.batch_size)
   steps = config.epochs * per_epoch or config.steps
-  tx, schedule = optimizers.make(config.optimizer, steps, per_epoch)
+  tx, schedule = optimizers.make(config.optimizer, steps, per_epoch, task.label)
   init = make_init(task, tx, config.optimizer.ema_decay > 0, config.seed)
   shapes = jax.eval_shape(init)
   shardings = sharding.state_shardings(mesh, shapes)
@@ -176,7 +181,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
         state = state.replace(model_state=dict(state.model_state, constants=jax.device_put(
             tables, shardings.model_state['constants'])))
       if config.init_from:
-        state = _initial_weights(state, config.init_from, config.keep_constants)
+        state = _initial_weights(task, state, config.init_from, config.keep_constants)
     if chief:
       (workdir / 'parameters.txt').write_text(
           parameter_overview.get_parameter_overview(state.params, include_stats=False) + '\n')

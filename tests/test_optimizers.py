@@ -188,3 +188,28 @@ def test_errors_name_the_field(config, message):
     optimizers.make(config, 10)
   with pytest.raises(ValueError, match='a run of 0 steps'):
     optimizers.make({}, 0)
+
+
+def test_labels_freeze_and_slow_down():
+  """Frozen parameters have no moments and never move; slow ones follow their own fields."""
+  config = dict(learning_rate=1e-2, schedule='constant', slow=dict(learning_rate=1e-4))
+  label = lambda path: {'a/kernel': 'main', 'b/kernel': 'slow'}.get(path, 'frozen')
+  tx, _ = optimizers.make(config, 10, label=label)
+  params = {k: {'kernel': jnp.ones((2, 2))} for k in 'abc'}
+  state = tx.init(params)
+  assert sum(x.size for x in jax.tree.leaves(state) if x.ndim) == 2 * 2 * 4
+  updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+  step = {k: float(-v['kernel'][0, 0]) for k, v in updates.items()}
+  np.testing.assert_allclose([step['a'], step['b'], step['c']], [1e-2, 1e-4, 0], rtol=1e-5)
+
+
+def test_equal_labels_leave_the_state_plain():
+  """A checkpoint of a run without groups has none, whoever asked."""
+  params = {'a': jnp.ones(3)}
+  one, two = (optimizers.make({}, 10, label=f)[0].init(params) for f in (None, lambda _: 'main'))
+  assert jax.tree.structure(one) == jax.tree.structure(two)
+
+
+def test_unknown_label_is_named():
+  with pytest.raises(ValueError, match='a: label'):
+    optimizers.make({}, 10, label=lambda _: 'fast')[0].init({'a': jnp.ones(3)})

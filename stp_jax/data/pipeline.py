@@ -105,7 +105,9 @@ def honest_columns(
 
 
 def _honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
-  """Replaces the four stored columns by what the forecast may see."""
+  """Replaces the four stored columns, where a source gives them, by what the forecast may see."""
+  if 'columns' not in batch:
+    return batch
   parts = dict(zip(PARTS, np.split(batch.pop('columns'), 4, -1)))
   batch['forcings'] = honest_columns(parts, spec, mode, t_in)
   batch['observed'] = parts['forcings']
@@ -130,7 +132,7 @@ def train_iterator(
 
   def training(batch):
     batch = _honest(dict(batch), spec, config_data.future_forcings, t_in)
-    del batch['observed']
+    batch.pop('observed', None)
     return batch
 
   dataset = dataset.map(training)

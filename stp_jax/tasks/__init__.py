@@ -5,9 +5,13 @@ import importlib
 _TASKS = {'forecast': 'Forecast'}
 
 
-def build(config, spec):
-  """The task `config.task.name` on data described by `spec`; an unknown name lists the known."""
-  name = config.task.name
+def find(name: str):
+  """The class of the task `name`; an unknown name lists the known."""
   if name not in _TASKS:
     raise ValueError(f'task.name={name!r}: choose one of {" ".join(_TASKS)}')
-  return getattr(importlib.import_module(f'stp_jax.tasks.{name}'), _TASKS[name])(config, spec)
+  return getattr(importlib.import_module(f'stp_jax.tasks.{name}'), _TASKS[name])
+
+
+def build(config, spec):
+  """The task `config.task.name` on data described by `spec`."""
+  return find(config.task.name)(config, spec)

@@ -10,10 +10,11 @@ from stp_jax.data import climatology, clip_store, forcings
 from stp_jax.data.spec import DataSpec
 from stp_jax.metrics import baselines, tec, video
 from stp_jax.models import anchor
+from stp_jax.tasks import base
 from stp_jax.typing import Array, Batch, Output, PyTree, Variables
 
 
-class Forecast:
+class Forecast(base.Task):
   """Trains `model(frames, forcings) -> frames` and scores it beside its baselines.
 
   Args:
@@ -22,7 +23,7 @@ class Forecast:
   """
 
   def __init__(self, config, spec: DataSpec):
-    self.config, self.spec = config, spec
+    super().__init__(config, spec)
     self.t_in, self.t_out = config.data.t_in, config.data.t_out
     self.horizons = tuple(config.task.horizons) or ((0, self.t_out),)
     longest = max(t for _, t in self.horizons)

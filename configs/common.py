@@ -36,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.task = c(dict(
       name='forecast',
-      loss='mse',  # mse | mae | mse+mae
+      loss='mse',  # mse | mae | mse+mae | none: only the weighted terms of the model
       loss_scale='none',  # none | last_day_mean: divide errors by the last input day's mean
       latitude_weight=False,  # weight the loss by cos(latitude)
       horizons=(),  # ((first step, frames forecast), ...): short forecasts first; () = t_out

@@ -67,7 +67,7 @@ SMOKE = dict(
     crevnet=dict(layers=1, blocks=(1, 1)), dmvfn=dict(features=(8, 8), scales=(2, 1)))
 SMOKE_SIMVP = dict(hid_S=4, hid_T=16, N_S=2, N_T=2)
 
-LOSS = dict(e3dlstm='mse+mae', prednet='mae')
+LOSS = dict(e3dlstm='mse+mae', prednet='mae', dmvfn='none')
 TERM_WEIGHTS = dict(
     predrnnv2=dict(decouple=0.1), tau=dict(diff_div=0.1), crevnet=dict(overlap=2.0),
     prednet={f'error_{i}': 0.2 for i in range(1, 5)}, dmvfn=dict(laplacian=1.0))

@@ -162,7 +162,9 @@ class Forecast(base.Task):
       error = error / jnp.maximum(mean, 1e-3)
     elif config.loss_scale != 'none':
       raise ValueError(f'task.loss_scale={config.loss_scale!r}: none or last_day_mean')
-    cost = {'mse': lambda e: e**2, 'mae': jnp.abs, 'mse+mae': lambda e: e**2 + jnp.abs(e)}
+    # 'none': the model's own terms alone, as DMVFN is trained.
+    cost = {'mse': lambda e: e**2, 'mae': jnp.abs, 'mse+mae': lambda e: e**2 + jnp.abs(e),
+            'none': jnp.zeros_like}
     if config.loss not in cost:
       raise ValueError(f'task.loss={config.loss!r}: choose one of {" ".join(cost)}')
     loss = main = jnp.sum(cost[config.loss](error) * weight) / jnp.maximum(jnp.sum(weight), 1)
@@ -170,6 +172,9 @@ class Forecast(base.Task):
     for name, term in output.terms.items():
       metrics[f'term/{name}'] = value = jnp.mean(term)
       loss += config.term_weights.get(name, 0.0) * value
+    if config.loss == 'none' and not any(map(config.term_weights.get, output.terms)):
+      raise ValueError(f'task.loss=none needs a weight in task.term_weights; {self.config.model.name}'
+                       f' has the terms {" ".join(output.terms) or "(none)"}')
     if metrics:
       metrics['term/main'] = main
     return loss, (metrics, updated)

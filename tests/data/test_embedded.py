@@ -292,12 +292,13 @@ def test_a_process_killed_midway_continues(tmp_path):
   command = [sys.executable, '-m', 'stp_jax.prepare', 'embedded', '--cache', _CACHE, '--years',
              '2003,2004,2012,2019', '--out']
   process = subprocess.Popen([*command, tmp_path / 'a'], cwd=_ROOT)
-  journal = tmp_path / 'a.partial' / 'journal.json'
-  while not journal.exists() and process.poll() is None:
+  journal = tmp_path / 'a.partial' / 'journal.jsonl'  # a line for the recipe, then one a shard
+  lines = lambda: journal.read_text().splitlines() if journal.exists() else []
+  while len(lines()) < 2 and process.poll() is None:
     time.sleep(0.01)
   os.kill(process.pid, signal.SIGKILL)
   process.wait()
-  assert 0 < len(json.loads(journal.read_text())['keys']) < 4
+  assert 0 < sum(len(json.loads(line)['keys']) for line in lines()[1:]) < 4
   subprocess.run([*command, tmp_path / 'a'], check=True, cwd=_ROOT)
   subprocess.run([*command, tmp_path / 'b'], check=True, cwd=_ROOT)
   assert files(tmp_path / 'a') == files(tmp_path / 'b')

@@ -1,12 +1,12 @@
 """The IONEX importer: joining days, thinning, splits, drivers, and bad folders."""
 
-import ionex_text
 import numpy as np
 import pytest
 
 from stp_jax import prepare as cli
 from stp_jax.data import ionex, ionex_file, ionex_folder
 from stp_jax.data.clip_store import ClipStore, StoreError, verify
+from tests.data import ionex_text
 
 
 def _day(folder, day, name=None, **options):

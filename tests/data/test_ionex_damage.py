@@ -4,7 +4,6 @@ import gzip
 import re
 import time
 
-import ionex_text
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from stp_jax.data import ionex_file
 from stp_jax.data.clip_store import StoreError
+from tests.data import ionex_text
 
 
 def _changed(old, new, count=1):

@@ -2,12 +2,12 @@
 
 import gzip
 
-import ionex_text
 import numpy as np
 import pytest
 
 from stp_jax.data import ionex_file
 from stp_jax.data.clip_store import StoreError
+from tests.data import ionex_text
 
 
 def _read(tmp_path, name='codg3230.12i', negative='error', **options) -> ionex_file.Maps:

@@ -4,10 +4,10 @@ import pathlib
 
 import numpy as np
 import pytest
-import tfrecord_bytes
 
 from stp_jax.data import iono_electron
 from stp_jax.data.clip_store import StoreError, assert_disjoint, verify
+from tests.data import tfrecord_bytes
 
 _CASE = 'parity/iono_data/tfrecord'
 _DIVISORS = np.array(

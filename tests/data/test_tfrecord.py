@@ -4,12 +4,12 @@ import struct
 
 import numpy as np
 import pytest
-import tfrecord_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stp_jax.data import tfrecord
 from stp_jax.data.clip_store import StoreError
+from tests.data import tfrecord_bytes
 
 
 def _slow_crc(data: bytes) -> int:

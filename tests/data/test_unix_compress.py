@@ -4,12 +4,12 @@ import io
 import shutil
 import subprocess
 
-import ionex_text
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stp_jax.data import ionex_file, unix_compress
+from tests.data import ionex_text
 
 
 def _groups(codes: list[int], width: int) -> bytes:

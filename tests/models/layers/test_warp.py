@@ -85,3 +85,12 @@ def test_laplacian_pyramid():
   pairs = zip(laplacian_pyramid(a, 2), laplacian_pyramid(b, 2))
   expected = sum(np.abs(p - q).mean((1, 2, 3)) for p, q in pairs)
   np.testing.assert_allclose(laplacian_distance(a, b, 2), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('padding', ['border', 'zeros'])
+def test_several_flows_fetch_from_one_image(padding):
+  image, flow = jnp.asarray(_draw(2, 5, 7, 3)), 2 * jnp.asarray(_draw(2, 4, 6, 5, 2, seed=1))
+  together = warp(image, flow, padding)
+  assert together.shape == (2, 4, 6, 5, 3)
+  for k in range(4):
+    np.testing.assert_array_equal(together[:, k], warp(image, flow[:, k], padding))

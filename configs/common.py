@@ -21,6 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
       dataset_options=c(type_safe=False),  # keywords of its importer
       stores=(),  # clip stores to train on
       weights=(),  # mixing weights of the stores; () = in proportion to their windows
+      domains=(),  # names of the stores, where they differ in size, units or channels
+      balanced=False,  # domains: every store as often as any other
+      frame_size=(), frame_channels=0,  # domains: rows, columns and channels of all
       eval_stores=(),  # clip stores to evaluate on; () = stores
       cache='runs/stores',  # where sets that we make are kept
       train_splits=('train',), validation_splits=('validation',), test_splits=('test',),
@@ -28,6 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
       stride=1,  # frames between the starts of training windows
       eval_stride=1,  # the same in evaluation
       validation_windows=0,  # in evaluations during training: so many, spread evenly; 0 = all
+      test_windows=0,  # domains, in the final evaluation: so many of each
       channels='1',  # a count (prefix of the 20), or names joined by +
       future_forcings='persist',  # persist | observed | forecast | none
       missing_drivers='error',  # error | fill: what no file gives becomes its training mean or zero
@@ -36,11 +40,34 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.task = c(dict(
       name='forecast',
+      stage='',  # of the task masked: pretrain | prompt | full
       loss='mse',  # mse | mae | mse+mae | none: only the weighted terms of the model
       loss_scale='none',  # none | last_day_mean: divide errors by the last input day's mean
       latitude_weight=False,  # weight the loss by cos(latitude)
       horizons=(),  # ((first step, frames forecast), ...): short forecasts first; () = t_out
-      term_weights=c(type_safe=False)))  # weights of the model's auxiliary losses, by name
+      term_weights=c(type_safe=False),  # weights of the model's auxiliary losses, by name
+      beam=c(dict(  # read by the tasks beam and rebuild
+          soft_labels=True,  # a bell around the beam, or 1 at it alone
+          gps='angle',  # angle | extremes: what is fed of the two positions
+          missing_train=(), missing_test=(),  # modalities lost in training, in evaluation
+          missing_rate=1.0,  # in training each named one is lost with this probability
+          fill='zero',  # zero | random: what stands in for a lost one, after normalisation
+          flip=0.0,  # training: probability of the mirror image, beams too
+          color=0.0,  # brightness, contrast, saturation, gamma by factors up to exp(color)
+          lidar_drop=0.0, radar_noise=0.0,  # share of the points lost; relative noise
+          robustness=128,  # samples that every subset of the modalities is scored on; 0 = none
+          imagenet=c(dict(image='', lidar='', radar='')))),  # .npz of `stp_jax.convert resnet`
+      rebuild=c(dict(
+          sources=('lidar', 'radar'), targets=('image',),  # sensors: rebuilt from, rebuilt
+          weights=c(dict(translation=1.0, contrast=1.0, distance=0.1, fusion=1.0)),
+          temperature=0.1,  # of the contrastive loss
+          distance='mean',  # mean | norm (upstream: grows with batch and size) | mse
+          features=128,  # of a projection; the first half is what sensors share
+          dropout=0.5,  # in the translator
+          train_heads=True,  # batch statistics and dropout; upstream: only before a validation
+          train_fusion=False,  # the same in the network, whose statistics are settled
+          use_rate=1.0,  # share of training examples that see the rebuilt features; upstream .25
+          image_twice=False))))  # upstream: images normalised twice on their way to the network
 
   config.model = c(dict(
       name='simvp',
@@ -54,11 +81,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer = c(dict(
       name='adam', learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, momentum=0.9,
       weight_decay=0.0, skip_decay_1d=True, clip_norm=1.0,  # clip_norm 0 = off
-      schedule='onecycle',  # onecycle | cosine | tanh | step | multistep | constant
+      schedule='onecycle',  # onecycle | cosine | tanh | step | multistep | constant | cyclic_cosine
       steps_per_epoch=0,  # 0 = windows // batch_size; the epoch of the epoch-wise schedules
       pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=True,
       warmup_epochs=0.0, warmup_lr=1e-5, min_lr=1e-6, k_decay=1.0,
       decay_epochs=100.0, decay_rate=0.1, milestones=(), by_epoch=True,
+      # cyclic_cosine: epochs of the first decay and of a restart (0 = none), its rate (0 =
+      # learning_rate), and how much longer each one is
+      initial_epochs=15.0, restart_epochs=0.0, restart_lr=0.0, restart_multiplier=1.0,
       slow=c(type_safe=False),  # fields that differ for the parameters that a task calls slow
       ema_decay=0.0))  # 0 = no average
 

@@ -1,6 +1,7 @@
 """Video prediction with the models of OpenSTL; on synthetic clips until real stores are given."""
 
-from configs import common
+from configs import common, gs2pm_models
+from configs import encoder_forecaster_models as encoders
 from configs import video_presets as presets
 from stp_jax.config import choose, parse_words
 from stp_jax.convert import published
@@ -15,9 +16,9 @@ WORDS = dict(
     size='',  # of the synthetic clips, a side or HEIGHTxWIDTH; default: the data set's, small <= 64
     channels=0, t_in=0, t_out=0,  # 0: the data set's
     steps=0, batch_size=0, learning_rate=0.0, seed=0, init_from='', smoke=False)
-# Every translator is a model of its own; SimVP's is gsta.
+# Every translator is a model of its own; SimVP's is gsta. GS2PM and its comparison: gs2pm.py.
 SIMVP = {'simvp': 'gsta', **{name: name for name in translators.names() if name != 'mlp'}}
-MODELS = (*SIMVP, *(name for name in BACKBONES if name != 'simvp'))
+MODELS = (*SIMVP, *(name for name in BACKBONES if name not in gs2pm_models.MODELS))
 
 
 def get_config(text: str = ''):
@@ -26,7 +27,7 @@ def get_config(text: str = ''):
   config = common.get_config()
   paper = choose('scale', words.scale, dict(small=False, paper=True))
   known = choose('dataset', words.dataset, presets.DATASETS)
-  name = choose('model', words.model, {m: m for m in MODELS})
+  name = choose('model', words.model, {m: m for m in (*MODELS, *encoders.PRESETS)})
   config.name, config.seed, config.init_from = 'video', words.seed, words.init_from
 
   data, model, optimizer = config.data, config.model, config.optimizer
@@ -40,6 +41,10 @@ def get_config(text: str = ''):
     model.backbone = dict(sizes if paper else presets.SMALL_SIMVP, translator=SIMVP[name])
     if name in ('convmixer', 'incepu'):
       model.backbone.drop_path = 0.0  # they have none
+  elif name in encoders.PRESETS:
+    preset = encoders.preset(name, words.dataset)
+    model.backbone = dict(preset.backbone if paper else encoders.SMALL[name])
+    model.patch = preset.patch
   else:
     model.backbone = dict((presets.PAPER if paper else presets.SMALL).get(name, {}))
     if name not in presets.WHOLE:
@@ -49,21 +54,23 @@ def get_config(text: str = ''):
       model.backbone.sr_size = presets.SR_SIZE[words.dataset]
     if paper and name == 'phydnet' and min(known.size) < 64:
       model.backbone.downscale = 2
-  config.task.loss = presets.LOSS.get(name, 'mse')
   config.task.term_weights = presets.TERM_WEIGHTS.get(name, {})
   if name == 'phydnet':
     config.task.term_weights = dict(moments=1 / (data.t_in + data.t_out - 1))
 
-  if BACKBONES[model.name].kind != 'chunks':
+  if BACKBONES[model.name].kind != 'chunks' and name not in encoders.PRESETS:
     config.sampling.name = 'reverse' if name == 'predrnnv2' else 'standard'
   if name in presets.ALWAYS_TRUE:
     config.sampling.rate, config.sampling.stop_step = 0.0, 10 ** 9
   optimizer.clip_norm = 0.0 if paper else 1.0
   if paper:
-    config.steps = known.epochs * (known.windows // data.batch_size)
     optimizer.learning_rate = presets.RATE.get(name, 1e-3)
     if name in SIMVP:
       optimizer.update(presets.SIMVP_OPTIMIZER.get(words.dataset, {}))
+    if name in encoders.PRESETS:
+      data.batch_size = data.eval_batch_size = preset.batch_size
+      optimizer.schedule, optimizer.learning_rate = 'constant', preset.learning_rate
+    config.steps = known.epochs * (known.windows // data.batch_size)
     config.eval_every = config.checkpoint_every = 5000
     published.apply_fields(config, published.published_fields(config, 'openstl'))
   else:
@@ -73,6 +80,7 @@ def get_config(text: str = ''):
     if name not in presets.ALWAYS_TRUE:
       sampling.stop_step, sampling.rate = 200, 1 / 200
     sampling.step_1, sampling.step_2, sampling.alpha = 100, 200, 20.0
+  config.task.loss = presets.LOSS.get(name, 'mse')
 
   largest = 32 if words.smoke else max(known.size) if paper else 64
   shrink = max(1, min(known.size) // largest)
@@ -81,7 +89,8 @@ def get_config(text: str = ''):
     config.steps, config.log_every, config.checkpoint_every = 4, 1, 2
     data.t_in, data.t_out = min(data.t_in, 4), min(data.t_out, 5)
     data.batch_size = data.eval_batch_size = 2
-    model.backbone.update(presets.SMOKE_SIMVP if name in SIMVP else presets.SMOKE.get(name, {}))
+    model.backbone.update(
+        presets.SMOKE_SIMVP if name in SIMVP else (presets.SMOKE | encoders.SMOKE).get(name, {}))
   data.dataset = 'synthetic'
   data.dataset_options = dict(
       size=size, channels=words.channels or known.channels, length=data.t_in + data.t_out,

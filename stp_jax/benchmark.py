@@ -5,7 +5,8 @@ training, memory. Then the loader (windows per second from a warm memory map, be
 `conv_scan`: the training gradient of a ConvLSTM inside `nn.scan` against the same gradient of an
 unrolled Python loop, alternating in this one process. The ratio says whether a loop costs anything;
 without the rewritten convolution (`models.layers.conv`) it is 20 to 50 on a CPU.
-`--table` lists configurations instead, see `stp_jax.benchmark_table`.
+`--table` lists configurations instead, see `stp_jax.benchmark_table`; the word `selective_scan`
+compares the methods of that operation, see `stp_jax.benchmark_scan`.
 Times are medians; other work on the machine shows in them, but hardly in the ratio.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import json
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
 from typing import Any
@@ -22,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stp_jax import benchmark_table
+from stp_jax import benchmark_remat, benchmark_scan, benchmark_table
 from stp_jax import config as configs
 from stp_jax.data.clip_store import ClipStore, Stream
 from stp_jax.data.clip_writer import StoreWriter
@@ -185,13 +187,28 @@ def _table(rows: list[dict[str, Any]]) -> str:
       '  '.join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in cells)
 
 
+def _beams(configured: list, args: argparse.Namespace) -> dict[str, Any]:
+  """Rows of beam networks: frames per second, memory, hours an epoch."""
+  from stp_jax import benchmark_beam
+  result = dict(device=str(jax.devices()[0].device_kind), jax=jax.__version__,
+                beams=[benchmark_beam.row(c, args.rounds) for c in configured])
+  print(json.dumps(result) if args.json else _table(result['beams']))
+  return result
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
   """Measures, prints a table or JSON, and returns what it printed."""
+  argv = sys.argv[1:] if argv is None else argv
+  if argv[:1] == ['selective_scan']:
+    return benchmark_scan.main(argv[1:])
   parser = argparse.ArgumentParser(prog='python -m stp_jax.benchmark', description=__doc__)
   parser.add_argument('--model', default=','.join(SMALL), help='models, joined by commas')
   parser.add_argument('--config', action='append', default=[],
                       help='config file with words, instead of --model; may be repeated')
-  parser.add_argument('--table', action='store_true', help='the published configurations')
+  parser.add_argument('--table', nargs='?', const='channel_mixer', default='',
+                      help=f'published configurations: {" | ".join(benchmark_table.TABLES)}')
+  parser.add_argument('--remat', default='', help='config file with words: its step under each '
+                      'policy of rematerialisation, memory against time')
   parser.add_argument('--count-only', action='store_true', help='with --table: measure nothing')
   parser.add_argument('--parts', default=','.join(PARTS), help=f'of {", ".join(PARTS)}')
   parser.add_argument('--paper', action='store_true', help='the published sizes')
@@ -206,13 +223,18 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
   measure = lambda name, model, shape: model_row(
       name, model, shape=shape, batch=args.batch, rounds=args.rounds)
   if args.table:
-    return benchmark_table.run(
-        args.config, count_only=args.count_only, as_json=args.json, measure=measure)
+    return benchmark_table.run(args.config, table=args.table, count_only=args.count_only,
+                               as_json=args.json, measure=measure)
+  if args.remat:
+    return benchmark_remat.run(args.remat, rounds=args.rounds, as_json=args.json)
   parts = args.parts.split(',')
   if unknown := set(parts) - set(PARTS):
     parser.error(f'--parts {sorted(unknown)[0]}: of {", ".join(PARTS)}')
   shape, presets = (args.size, args.size, 1), PAPER if args.paper else SMALL
-  tasks = [benchmark_table.task_of(configs.load(c)) for c in args.config]
+  configured = [configs.load(c) for c in args.config]
+  if any(c.task.name in ('beam', 'rebuild') for c in configured):
+    return _beams(configured, args)
+  tasks = [benchmark_table.task_of(c) for c in configured]
   jobs = [(t.config.model.name, t.model(), t.spec.shape) for t in tasks] or [
       (name, build(dict(presets.get(name, {}), name=name), shape=shape, t_in=args.t_in,
                    t_out=args.t_out, dtype=args.dtype), shape)

@@ -1,6 +1,6 @@
 """Sizes and speeds of the 63 configurations of the Channel Mixer Layer's Table 1, or of others.
 
-`python -m stp_jax.benchmark --table [--count-only] [--json] [--config=FILE:WORDS ...]`
+`python -m stp_jax.benchmark --table [gs2pm] [--count-only] [--json] [--config=FILE:WORDS ...]`
 
   parameters   upstream's total: `live` ones, which are ours, and `unused`, which no output of
                upstream's code depends on
@@ -27,7 +27,7 @@ import numpy as np
 from stp_jax import config as configs
 from stp_jax import tasks
 from stp_jax.convert import family_of, published, rules
-from stp_jax.data import datasets
+from stp_jax.data import datasets, window
 from stp_jax.data import spec as data_spec
 from stp_jax.measure import multiply_adds
 from stp_jax.models import BACKBONES, Forecaster
@@ -38,18 +38,24 @@ FUSIONS = (('none', 1), *((f, c) for f in ('concatenate', 'mix') for c in (4, 9,
 _IN_FULL = dict(convlstm=('cell', 'convlstm'), e3dlstm=('memory', 'updated'))
 
 
-def configurations() -> dict[str, str]:
-  """'model fusion channels' -> config file and words, of all 63."""
-  file = pathlib.Path(__file__).resolve().parents[1] / 'configs' / 'iono_mixer.py'
-  return {f'{m} {f} {c}': f'{file}:model={m},fusion={f},channels={c},scale=paper'
-          for m in MODELS for f, c in FUSIONS}
+_CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'
+# 'label' -> config file and words: the 63 'model fusion channels', and GS2PM by size.
+TABLES = dict(
+    channel_mixer={
+        f'{m} {f} {c}':
+        f'{_CONFIGS}/iono_mixer.py:model={m},fusion={f},channels={c},scale=paper'
+        for m in MODELS for f, c in FUSIONS},
+    gs2pm={s: f'{_CONFIGS}/gs2pm.py:scale={s}'
+           for s in ('small', 'medium', 'large', 'large_readme')})
 
 
 def task_of(config) -> Any:
   """The config's task on the data that it names, of which nothing is read but stores' headers."""
+  stores = datasets.open_stores(config) if config.data.stores else []
+  config = window.fitted(config, stores)
   data = config.data
   if data.stores or data.dataset != 'embedded':
-    spec = (data_spec.make(datasets.open_stores(config), data, data.train_splits) if data.stores
+    spec = (data_spec.make(stores, data, data.train_splits) if stores
             else datasets.importer(data.dataset).data_spec(**data.dataset_options))
   else:
     spec = published.data_spec(data.channels)
@@ -69,10 +75,11 @@ def unused_count(name: str, variables: Any, frame: tuple[int, int]) -> int:
   leaf = lambda key, path, shape: rules.into_torch(
       rules.layout_of(family, key, path[-1], len(shape)), np.broadcast_to(np.float32(0), shape))
   flat = {c: flax.traverse_util.flatten_dict(dict(v)) for c, v in variables.items()}
-  weights = {key: leaf(key, path, flat[collection][path].shape)
-             for (collection, path), key in rules.leaves(family, variables).items()}
+  weights = {key: leaf(key, path, flat[collection][path].shape[layer is not None:])
+             for (collection, path, layer), key in rules.leaves(family, variables).items()}
+  # What is live here by another field's choice is no spare tensor.
   return sum(v.size for k, v in family.dead(weights, frame).items()
-             if not rules.matches(family.buffers, k))
+             if k not in weights and not rules.matches(family.buffers, k))
 
 
 def _recalled(backbone: Any, height: int, width: int, steps: int) -> int:
@@ -167,17 +174,20 @@ def markdown(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run(
-    paths: Sequence[str], *, count_only: bool, as_json: bool, measure: Callable[..., Mapping],
+    paths: Sequence[str], *, table: str = 'channel_mixer', count_only: bool, as_json: bool,
+    measure: Callable[..., Mapping],
 ) -> dict[str, Any]:
   """Makes the table, prints it, and returns what `--json` prints.
 
   Args:
-    paths: config files with words; empty: the 63.
+    paths: config files with words; empty: those of the table, a key of TABLES.
     measure: see `rows`; not called with `count_only`.
   """
-  table = rows({p: p for p in paths} or configurations(), None if count_only else measure)
-  result = dict(jax=jax.__version__, configurations=table)
+  if table not in TABLES:
+    raise ValueError(f'--table {table}: choose one of {" ".join(TABLES)}')
+  found = rows({p: p for p in paths} or TABLES[table], None if count_only else measure)
+  result = dict(jax=jax.__version__, configurations=found)
   if not count_only:
     result |= dict(device=str(jax.devices()[0].device_kind), platform=jax.default_backend())
-  print(json.dumps(result) if as_json else markdown(table))
+  print(json.dumps(result) if as_json else markdown(found))
   return result

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from stp_jax import config as config_files
 from stp_jax.data.spec import DataSpec
 from stp_jax.state import TrainState
 from stp_jax.typing import PyTree, Variables
@@ -129,7 +130,8 @@ def load(run, *, raw: bool = False, step: int | None = None) -> Loaded:
   model, info = found['model'], found['info']
   params = model['params'] if raw or 'ema' not in model else model['ema']
   return Loaded(
-      config=ml_collections.ConfigDict(_tuples(info['config']), type_safe=False),
+      config=config_files.complete(
+          ml_collections.ConfigDict(_tuples(info['config']), type_safe=False)),
       spec=DataSpec.from_json(info['spec']), step=step, path=run,
       variables={'params': params, **model['model_state']})
 

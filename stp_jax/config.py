@@ -14,6 +14,12 @@ import ml_collections
 _FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights', 'optimizer.slow')
 
 
+# Fields that older runs' configs lack, with the values that mean what those runs did.
+_ADDED = {
+    'data.domains': (), 'data.balanced': False, 'data.frame_size': (), 'data.frame_channels': 0,
+    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {}}
+
+
 class WordError(ValueError):
   """A word that the config file does not know, or a value of the wrong type."""
 
@@ -80,6 +86,15 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
   return config
 
 
+def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Adds the fields that came after a run was written; returns `config`."""
+  for name, default in _ADDED.items():
+    section, field = name.split('.')
+    if section in config and field not in config[section]:
+      config[section][field] = default
+  return config
+
+
 def _from_json(path: pathlib.Path, words: str) -> ml_collections.ConfigDict:
   try:
     tree = json.loads(path.read_text())
@@ -87,7 +102,7 @@ def _from_json(path: pathlib.Path, words: str) -> ml_collections.ConfigDict:
     raise ValueError(f'{path}: not JSON: {error}') from error
   if words or not isinstance(tree, dict):
     raise WordError(f'{path}: a written config takes no words; use --config.section.field=value')
-  return ml_collections.ConfigDict(_tuples(tree), type_safe=False)
+  return complete(ml_collections.ConfigDict(_tuples(tree), type_safe=False))
 
 
 def _tuples(tree: Any) -> Any:

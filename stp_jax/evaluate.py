@@ -22,7 +22,7 @@ from stp_jax.metrics import accumulate, baselines
 from stp_jax.typing import PyTree, Variables
 
 # Tasks whose scores are no forecast's: a module here with `evaluate` and `validate` of its own.
-_OTHERS = {'masked': 'evaluate_masked', 'beam': 'evaluate_beam', 'rebuild': 'evaluate_beam'}
+_OTHERS = {'domains': 'evaluate_domains', 'beam': 'evaluate_beam', 'rebuild': 'evaluate_beam'}
 # Windows that the baselines' few numbers are fitted on, spread over the training clips.
 _FIT_WINDOWS = 256
 
@@ -64,7 +64,7 @@ def score(
 
 def validate(task, state, stores, mesh) -> dict[str, float]:
   """Validation scores during training, on at most `validation_windows`; {} without such a split."""
-  data, name = task.config.data, task.config.task.name
+  data, name = task.config.data, _kind(task.config)
   if name in _OTHERS:
     return _module(name).validate(task, state, stores, mesh)
   if not any(len(s.windows(data.validation_splits, task.length)) for s in stores):
@@ -75,8 +75,14 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
   return {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
 
 
-def _module(task: str):
-  return importlib.import_module(f'stp_jax.{_OTHERS[task]}')
+def _kind(config) -> str:
+  """The task, or 'domains' where frames of several stores or a masked network are scored."""
+  domains = config.task.name == 'masked' or config.data.domains
+  return 'domains' if domains else config.task.name
+
+
+def _module(kind: str):
+  return importlib.import_module(f'stp_jax.{_OTHERS[kind]}')
 
 
 def fit_baselines(task, stores: Sequence[clip_store.ClipStore]
@@ -125,8 +131,8 @@ def card(
   return dict(
       name=config.name, words=config.words, step=loaded.step, model=config.model.name,
       fusion=config.model.fusion, anchor=config.model.anchor,
-      # A map has a grid; what else a frame shows, its store does not say.
-      channels=[spec.channels[0] if spec.grid else 'image', *spec.channels[1:]],
+      # What a frame shows, its store does not say, but for electron content.
+      channels=[spec.channels[0] if spec.units == 'TECU' else 'image', *spec.channels[1:]],
       t_in=task.t_in, t_out=task.t_out, units=spec.units, cadence_hours=spec.cadence_hours,
       future_forcings=config.data.future_forcings, filled=list(spec.filled),
       trained_on=dict(name=spec.name, description=spec.description),
@@ -154,37 +160,46 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
   forecast = jax.jit(task.predict)(variables, {k: batch[k] for k in ('frames', 'forcings')})
   rows = int(spec.grid.get('rows', spec.shape[0]))
-  physical = source.store.physical(batch['frames'][0])[:, :rows, :, 0]
+  # Red, green and blue of a picture; of anything else the first channel.
+  colour = spec.shape[2] == 3 and spec.units == 'of full scale' and 'latitude' not in spec.grid
+  shown = slice(None) if colour else 0
+  physical = source.store.physical(batch['frames'][0])[:, :rows, :, shown]
   return dict(
       input=physical[:task.t_in], truth=physical[task.t_in:],
-      forecast=np.asarray(forecast)[0, :, :rows, :, 0], times=source.times(0),
+      forecast=np.asarray(forecast)[0, :, :rows, :, shown], times=source.times(0),
       latitude=spec.grid.get('latitude'), longitude=spec.grid.get('longitude'), units=spec.units)
 
 
 def evaluate(
     run, *, store: Sequence[str] = (), split: Sequence[str] = (), raw: bool = False,
-    future_forcings: str = '', limit: int = 0, out=None, batch_size: int = 0,
+    future_forcings: str = '', limit: int = 0, out=None, batch_size: int = 0, lpips: str = '',
 ) -> dict:
   """Scores a run or converted checkpoint and writes its report.
 
   Args:
-    run: workdir. store: clip stores, default those of the config. split: default the test splits.
-    raw: parameters as trained, not their average. future_forcings: overrides the config's mode.
-    limit: windows per split, 0 = all. out: report folder, default `<run>/report`.
+    run: workdir, or over domains several. store: clip stores, default those of the config.
+    split: default the test splits. raw: parameters as trained, not their average.
+    future_forcings: overrides the config's mode. limit: windows per split, 0 = all.
+    out: report folder, default `<run>/report`. lpips: its weights, for runs over domains.
 
   Returns:
     The score card as written to scores.json.
   """
-  loaded = checkpoint.load(run, raw=raw)
-  config = loaded.config
+  runs = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
+  loaded, *others = (checkpoint.load(r, raw=raw) for r in runs)
+  run, config = runs[0], loaded.config
   if future_forcings:
     config.data.future_forcings = future_forcings
   if batch_size:
     config.data.eval_batch_size = batch_size
   out = pathlib.Path(out or pathlib.Path(run) / 'report')
-  if config.task.name in _OTHERS:
-    return _module(config.task.name).evaluate(
-        loaded, store=store, split=split, limit=limit, out=out)
+  if _kind(config) in _OTHERS:
+    more = dict(lpips=lpips) if lpips else {}
+    return _module(_kind(config)).evaluate(
+        [loaded, *others] if others else loaded, store=store, split=split, limit=limit, out=out,
+        **more)
+  if others:
+    raise ValueError(f'{run}: only runs over domains are compared; name one checkpoint')
   task = tasks.build(config, loaded.spec)
   expected = jax.eval_shape(task.init, jax.random.key(0))
   checkpoint.check_architecture(run, loaded.variables, expected)
@@ -214,13 +229,16 @@ def arguments() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(prog='python -m stp_jax.evaluate', description=__doc__)
   add = parser.add_argument
-  add('--checkpoint', required=True, help='workdir of a run or converted checkpoint')
-  add('--store', default='', help='clip stores, joined by a comma; default: those of the config')
+  add('--checkpoint', required=True,
+      help='workdir of a run or converted checkpoint; over domains several, joined by commas')
+  add('--store', default='',
+      help='clip stores (domains: name:STORE), joined by a comma; default: those of the config')
   add('--split', default='', help="splits, joined by '+'; default: the config's test splits")
   add('--raw', action='store_true', help='parameters as trained instead of their average')
   add('--future-forcings', default='', help='persist | observed | forecast | none')
   add('--limit', type=int, default=0, help='windows per split, evenly spread; 0 = all')
   add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
+  add('--lpips', default='', help='weights written by stp_jax.convert lpips, for domains')
   add('--out', default=None, help='report folder; default <checkpoint>/report')
   return parser
 
@@ -229,13 +247,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Prints the score card; a bad input is one line on stderr and exit code 1."""
   flags.FLAGS.mark_as_parsed()
   args = arguments().parse_args(argv)
-  out = pathlib.Path(args.out or pathlib.Path(args.checkpoint) / 'report')
+  runs = args.checkpoint.split(',')
+  out = pathlib.Path(args.out or pathlib.Path(runs[-1]) / 'report')
   try:
     evaluate(
-        args.checkpoint, store=[s for s in args.store.split(',') if s],
+        runs, store=[s for s in args.store.split(',') if s],
         split=[s for s in args.split.split('+') if s], raw=args.raw,
         future_forcings=args.future_forcings, limit=args.limit, out=out,
-        batch_size=args.batch_size)
+        batch_size=args.batch_size, lpips=args.lpips)
   except (ValueError, OSError) as error:
     print(f'evaluate: {error}', file=sys.stderr)
     return 1

@@ -25,7 +25,8 @@ DEFAULTS = dict(
     weight_decay=0.0, skip_decay_1d=True, clip_norm=0.0,
     schedule='onecycle', pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=True,
     warmup_epochs=0.0, warmup_lr=1e-5, min_lr=1e-6, k_decay=1.0,
-    decay_epochs=100.0, decay_rate=0.1, milestones=(), by_epoch=True)
+    decay_epochs=100.0, decay_rate=0.1, milestones=(), by_epoch=True,
+    initial_epochs=15.0, restart_epochs=0.0, restart_lr=0.0, restart_multiplier=1.0)
 # Fields of the same section of a config that others read.
 _ELSEWHERE = ('steps_per_epoch', 'ema_decay', 'slow')
 # torch.optim.lr_scheduler.OneCycleLR's defaults, which no published run changes.
@@ -108,9 +109,49 @@ def _by_epoch(c: Mapping[str, Any], total: int, steps_per_epoch: int) -> Schedul
   return schedule
 
 
+def _cyclic_cosine(c: Mapping[str, Any], total: int, steps_per_epoch: int) -> Schedule:
+  """Warm-up, one decay, then restarts, all halves of cosines: DeepSense6G_TII's schedule.
+
+  `warmup_epochs` from `warmup_lr` to the rate; `initial_epochs` down to `min_lr`; then cycles of
+  `restart_epochs` (each `restart_multiplier` times the one before) from `restart_lr` (0: the rate)
+  to `min_lr`, or `min_lr` for good where `restart_epochs` is 0.
+  """
+  rate, low, warm = c['learning_rate'], c['min_lr'], c['warmup_lr']
+  rise, fall = c['warmup_epochs'], c['initial_epochs']
+  period, grow = c['restart_epochs'], c['restart_multiplier']
+  top = c['restart_lr'] or rate
+  if fall <= 0 or grow <= 0 or min(rise, period) < 0:
+    raise ValueError('optimizer: cyclic_cosine needs initial_epochs and restart_multiplier above 0')
+
+  def half(part, start, end):
+    # Two squares, no difference: small rates keep their digits in float32.
+    angle = 0.5 * math.pi * jnp.clip(part, 0, 1)
+    return start * jnp.cos(angle) ** 2 + end * jnp.sin(angle) ** 2
+
+  def cycle(x):
+    if grow == 1:
+      return (x % period) / period
+    # Cycle n begins at period (1 - m^n) / (1 - m); the logarithm may round to just below n.
+    inside = jnp.maximum(1 - (1 - grow) * x / period, 1e-30)
+    n = jnp.floor(jnp.log(inside) / math.log(grow) + 1e-4)
+    begin = period * (1 - grow ** n) / (1 - grow)
+    return (x - begin) / (period * grow ** n)
+
+  def schedule(step):
+    t = _float(step, total - 1) / steps_per_epoch
+    if c['by_epoch']:
+      t = jnp.floor((_float(step, total - 1) + 0.5) / steps_per_epoch)
+    x = t - rise - fall
+    late = half(cycle(jnp.maximum(x, 0)), top, low) if period else jnp.full_like(t, low)
+    value = jnp.where(x < 0, half((t - rise) / fall, rate, low), late)
+    return jnp.where(t < rise, half(t / rise, warm, rate), value) if rise else value
+
+  return schedule
+
+
 def _schedules(c: Mapping[str, Any], total: int, steps_per_epoch: int
                ) -> tuple[Schedule, Schedule]:
-  known = ('onecycle', 'cosine', 'tanh', 'step', 'multistep', 'constant')
+  known = ('onecycle', 'cosine', 'tanh', 'step', 'multistep', 'constant', 'cyclic_cosine')
   if c['schedule'] not in known:
     raise ValueError(f'optimizer.schedule={c["schedule"]}: choose one of {" ".join(known)}')
   momentum = c['momentum'] if c['name'] == 'sgd' else c['b1']
@@ -124,6 +165,8 @@ def _schedules(c: Mapping[str, Any], total: int, steps_per_epoch: int
       raise ValueError('optimizer.warmup_epochs: onecycle has its own warm-up, set pct_start')
     rate, cycled = _one_cycle(c, total)
     return rate, cycled if c['cycle_momentum'] else steady
+  if c['schedule'] == 'cyclic_cosine':
+    return _cyclic_cosine(c, total, steps_per_epoch), steady
   return _by_epoch(c, total, steps_per_epoch), steady
 
 

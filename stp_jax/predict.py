@@ -4,7 +4,8 @@
     maps = predictor(frames, forcings)
 
 `python -m stp_jax.predict --checkpoint=RUN --store=STORE --issue-time=2012-11-20T00:00 --out=DIR`
-writes the forecast as npz, one PNG a frame and a GIF.
+writes the forecast as npz, one PNG a frame and a GIF; without an issue time, forecasts of windows
+of `--split` as frames, see `predict_clips`.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from stp_jax import checkpoint, report, tasks
+from stp_jax import checkpoint, predict_clips, report, tasks
 from stp_jax.data import clip_store, indices, pipeline
 from stp_jax.data import spec as data_spec
 
@@ -238,7 +239,9 @@ def arguments() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('--checkpoint', required=True, help='workdir of a run or converted checkpoint')
   add('--store', required=True, help='clip store that holds the input frames')
-  add('--issue-time', required=True, help="ISO time of the last input frame, or 'latest'")
+  add('--issue-time', default='', help="ISO time of the last input frame, or 'latest'")
+  add('--split', default='', help="without an issue time: windows of these splits, joined by '+'")
+  add('--limit', type=int, default=8, help='so many windows, evenly spread; 0 = all')
   add('--out', required=True, help='folder to write')
   add('--raw', action='store_true', help='parameters as trained instead of their average')
   return parser
@@ -249,6 +252,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.FLAGS.mark_as_parsed()
   args = arguments().parse_args(argv)
   try:
+    if not args.issue_time:
+      folders = predict_clips.write(
+          args.checkpoint, args.store, [s for s in args.split.split('+') if s], args.out,
+          limit=args.limit, raw=args.raw)
+      print(f'{args.out}: {len(folders)} samples, {folders[0]} to {folders[-1].name}')
+      return 0
     predictor = Predictor.load(args.checkpoint, raw=args.raw)
     store = clip_store.ClipStore(args.store)
     result = issue(predictor, store, args.issue_time)

@@ -30,18 +30,20 @@ def main(arguments: list[str]) -> int:
         prog=f'python -m stp_jax.prepare {name}', description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument('--in', dest='in_dir', help='folder of the original files')
-    parser.add_argument('--out', required=True, help='the clip store to write')
+    parser.add_argument('--out', required='check' not in getattr(module, 'OPTIONS', {}),
+                        help='the clip store to write')
     for option, (kind, default, text) in getattr(module, 'OPTIONS', {}).items():
       words = dict(type=kind) if kind is not bool else dict(
           type=lambda v: v.lower() in ('1', 'true', 'yes'), nargs='?', const=True)
       parser.add_argument(f'--{option.replace("_", "-")}', dest=option, default=default,
                           help=f'{text} (default: {default})'.replace('%', '%%'), **words)
     options = vars(parser.parse_args(rest))
-    store = module.prepare(**options)
+    made = module.prepare(**options)
   except (ValueError, OSError, ImportError) as error:
     print(f'prepare {name}: {error}', file=sys.stderr)
     return 1
-  print(f'{store.path}: {store.meta["frames"]} frames in {len(store.clips)} clips')
+  for store in made if isinstance(made, list) else filter(None, [made]):  # none: a mere look
+    print(f'{store.path}: {store.meta["frames"]} frames in {len(store.clips)} clips')
   return 0
 
 

@@ -1,5 +1,7 @@
 """The mesh, and one rule that says where every array of the state lives."""
 
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -50,3 +52,13 @@ def state_shardings(mesh: Mesh, shapes: PyTree, min_size: int = _MIN_SHARDED) ->
     return NamedSharding(mesh, PartitionSpec())
 
   return jax.tree.map(rule, shapes)
+
+
+def bytes_per_device(shapes: PyTree, shardings: PyTree) -> int:
+  """Bytes of a sharded tree on one device; shapes: arrays, or what `eval_shape` returns."""
+  def one(leaf, sharding):
+    # The data of a typed key are opaque here and tiny.
+    size = 0 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
+    return math.prod(sharding.shard_shape(leaf.shape)) * size
+
+  return sum(jax.tree.leaves(jax.tree.map(one, shapes, shardings)))

@@ -20,7 +20,7 @@ from absl import logging
 from clu import parameter_overview
 
 from stp_jax import checkpoint, evaluate, hooks, optimizers, sharding, tasks, writers
-from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import datasets, pipeline, window
 from stp_jax.state import TrainState
 from stp_jax.typing import Batch, PyTree
 
@@ -63,7 +63,10 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
                             params, optimizers.labels(task.label, params))
       if mesh.shape['fsdp'] > 1:
         # Gathered once here; otherwise every time step of a scan would gather them again.
-        params = jax.lax.with_sharding_constraint(params, sharding.replicated(mesh))
+        whole = lambda p: jax.lax.with_sharding_constraint(p, sharding.replicated(mesh))
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, p: whole(p) if task.gathered(
+                jax.tree_util.keystr(path, simple=True, separator='/')) else p, params)
       return task.loss({'params': params, **state.model_state}, batch,
                        rng=rng, step=state.step, stage=stage)
 
@@ -74,6 +77,9 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1 - ema_decay)
+      # What is frozen is its own average, to the bit.
+      ema = jax.tree.map(lambda e, p, label: p if label == 'frozen' else e, ema, params,
+                         optimizers.labels(task.label, params))
     after = state.replace(
         params=params, opt_state=opt_state, ema=ema, model_state={**state.model_state, **updated})
     # One poisoned batch must not end a run of days: the state stays, the step is counted.
@@ -141,9 +147,10 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   # Data, and what the model must know of it.
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   stores = datasets.open_stores(config)
-  clip_store.assert_disjoint(stores, config.data.train_splits)
+  config = window.fitted(config, stores)
   spec = tasks.find(config.task.name).data_spec(config, stores)
   task = tasks.build(config, spec)
+  task.check_splits(stores)
   found = task.sources(stores, config.data.train_splits, config.data.stride)
   windows = sum(map(len, found))
   if config.data.batch_size % mesh.devices.size:
@@ -186,7 +193,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       (workdir / 'parameters.txt').write_text(
           parameter_overview.get_parameter_overview(state.params, include_stats=False) + '\n')
       count = parameter_overview.count_parameters(state.params)
-      say(f'{workdir}: {count:,} parameters on {mesh.devices.size} device(s), {windows} windows')
+      held = sharding.bytes_per_device(shapes, shardings) / 2 ** 20
+      say(f'{workdir}: {count:,} parameters on {mesh.devices.size} device(s), {held:,.1f} MiB of '
+          f'state on each, {windows} windows')
       (workdir / 'config.json').write_text(
           json.dumps(config.to_dict(), indent=1, default=str) + '\n')
 

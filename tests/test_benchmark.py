@@ -69,7 +69,7 @@ def test_the_table_counts_and_prints_one_document(capsys):
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 3 and '15,902,720 | 12,494,848 | 3,407,872' in lines[2]
   assert len({len(line) for line in lines}) == 1
-  assert len(benchmark_table.configurations()) == 63
+  assert len(benchmark_table.TABLES['channel_mixer']) == 63
 
 
 def test_the_table_measures_and_goes_on_after_what_does_not_fit(capsys):
@@ -95,3 +95,23 @@ def test_parts(capsys):
     benchmark.main(['--parts=disk'])
   assert 'disk' in capsys.readouterr().err
   assert benchmark._table([dict(a=1, b=2), dict(a=10, b=None)]) == 'a  1  10\nb  2  None'
+
+
+def test_the_sizes_of_gs2pm(capsys):
+  """Parameters as instantiated, multiply-adds of one forecast at 128 x 128 as measured upstream."""
+  benchmark.main(['--table=gs2pm', '--count-only', '--json'])
+  rows = {r['configuration']: r for r in json.loads(capsys.readouterr().out)['configurations']}
+  assert {k: r['parameters'] for k, r in rows.items()} == dict(
+      small=10379779, medium=99899395, large=441917059, large_readme=339305731)
+  for name, gmacs in dict(small=30.49, medium=144.48, large_readme=431.63).items():
+    assert rows[name]['gmacs'] == pytest.approx(gmacs, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_rematerialisation_gives_memory_against_time(capsys):
+  benchmark.main(['--remat=configs/gs2pm.py:smoke,size=16,t_in=2,t_out=2', '--rounds=1', '--json'])
+  rows = json.loads(capsys.readouterr().out)['remat']
+  assert list(rows) == ['none', 'full', 'dots'] and rows['none']['memory'] == 1
+  assert all(r['temporary_mib'] > 0 and r['time'] > 0 for r in rows.values())
+  with pytest.raises(ValueError, match='has no field remat'):
+    benchmark.main(['--remat=configs/video.py:smoke'])

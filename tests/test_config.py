@@ -105,3 +105,12 @@ def test_every_field_is_read(tmp_path):
   # Optimizer and sampling take their whole section and refuse unknown fields themselves.
   unread = [u for u in unread if not u.startswith(('optimizer.', 'sampling.', 'model.'))]
   assert not unread
+
+
+def test_an_older_run_reads_as_it_was_meant():
+  """Fields that came later take the value that changes nothing."""
+  config = config_files.load('configs/iono_mixer.py').copy_and_resolve_references()
+  with config.unlocked():
+    del config.data.domains, config.task.stage, config.optimizer.slow
+  done = config_files.complete(config.unlock() or config)
+  assert (done.data.domains, done.task.stage, dict(done.optimizer.slow)) == ((), '', {})

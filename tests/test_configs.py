@@ -16,8 +16,8 @@ from stp_jax import config as config_files
 from stp_jax.convert import published
 from stp_jax.models import BACKBONES
 
-IONO, VIDEO = 'configs/iono_mixer.py', 'configs/video.py'
-_VIDEO = config_files.module(pathlib.Path(VIDEO))
+IONO, VIDEO, GS2PM = (f'configs/{name}.py' for name in ('iono_mixer', 'video', 'gs2pm'))
+_VIDEO, _GS2PM = (config_files.module(pathlib.Path(path)) for path in (VIDEO, GS2PM))
 _DATASETS = list(_VIDEO.presets.DATASETS)
 FUSED = benchmark_table.FUSIONS
 
@@ -74,7 +74,7 @@ def test_other_words_of_the_ionosphere(words):
 
 @pytest.mark.parametrize('dataset', _DATASETS)
 def test_every_model_fits_every_video_set(dataset):
-  """The forward pass of each pair at its published size; the training step in turns."""
+  """In turns: every model with some set, small and as smoke; all pairs: `pytest -m soak`."""
   for i, model in enumerate(_VIDEO.MODELS):
     words = f'{VIDEO}:dataset={dataset},model={model}'
     turn = (i - _DATASETS.index(dataset)) % len(_DATASETS)
@@ -82,7 +82,7 @@ def test_every_model_fits_every_video_set(dataset):
       check(words)
     elif turn == len(_DATASETS) // 2:
       check(f'{words},smoke')
-    if model not in VIDEO_COUNTS.get(dataset, ()):  # those are counted below
+    elif turn == 1 and model not in VIDEO_COUNTS.get(dataset, ()):  # those are counted below
       build(f'{words},scale=paper')
 
 
@@ -93,10 +93,24 @@ def test_every_model_trains_on_every_video_set(dataset):
     check(f'{VIDEO}:dataset={dataset},model={model}{more}')
 
 
+@pytest.mark.parametrize('model', _GS2PM.presets.MODELS)
+def test_every_model_of_the_gs2pm_comparison(model):
+  for words in ('smoke', 'smoke,stage=full,init_from=x', 'channels=3,t_out=10'):
+    check(f'{GS2PM}:model={model},{words}')
+  build(f'{GS2PM}:model={model},scale=small,channels={1 if model == "lmc" else 3}')
+
+
+@pytest.mark.parametrize('words', [
+    'stage=prompt,init_from=x', 'stage=prompt,init_from=x,freeze_statistics=false',
+    'mask_per_sample', 'remat=dots', 'remat=full,schedule=cosine', 'size=24x40,t_in=3,t_out=7'])
+def test_other_words_of_gs2pm(words):
+  check(f'{GS2PM}:smoke,{words}')
+
+
 def test_words_of_video():
   task, *_ = build(f'{VIDEO}:dataset=bair,size=24x40,channels=2,t_in=3,t_out=2,smoke')
   assert task.spec.shape == (24, 40, 2) and (task.t_in, task.t_out) == (3, 2)
-  assert len(set(_VIDEO.MODELS)) == len(BACKBONES) - 1 + len(_VIDEO.SIMVP)
+  assert set(_VIDEO.MODELS) == (set(BACKBONES) - set(_GS2PM.presets.MODELS)) | set(_VIDEO.SIMVP)
   for words, message in [('model=none', 'choose one of simvp .*convlstm'),
                          ('dataset=cinema', 'choose one of moving_mnist kth')]:
     with pytest.raises(config_files.WordError, match=message):
@@ -130,7 +144,8 @@ TOLERANCE = dict(mim=0.006, mau=0.003, simvp=0.005, tau=0.005)
 
 @pytest.mark.parametrize('model', benchmark_table.MODELS)
 def test_published_parameters_and_multiply_adds(model):
-  paths = {k: v for k, v in benchmark_table.configurations().items() if k.split()[0] == model}
+  paths = {k: v for k, v in benchmark_table.TABLES['channel_mixer'].items()
+           if k.split()[0] == model}
   for row, parameters, gmacs in zip(
       benchmark_table.rows(paths), COUNTS[model], GMACS[model], strict=True):
     label = row['configuration']
@@ -177,7 +192,9 @@ def test_published_sizes_of_video(dataset):
     assert gmacs is None or row['gmacs'] == pytest.approx(gmacs, rel=0.015), model
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+# Those of the GS2PM comparison learn in tests of their own.
+@pytest.mark.parametrize(
+    'name', ['simvp', *(n for n in BACKBONES if n not in _GS2PM.presets.MODELS)])
 def test_one_compiled_step(name):
   """A step of each backbone on tiny frames: finite, and the parameters move."""
   task, step, *_ = build(f'{VIDEO}:model={name},size=16,t_in=3,t_out=2,smoke')

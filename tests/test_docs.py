@@ -27,7 +27,7 @@ def test_a_new_backbone_takes_three_files(tmp_path):
   (tmp_path / test_path).parent.mkdir(parents=True)
   (tmp_path / test_path).write_text(test)
   text = (tmp_path / registry).read_text()
-  anchor, table = 'from stp_jax.models.recurrent.convlstm', 'BACKBONES: dict[str, type[nn.Module]]'
+  anchor, table = 'from stp_jax.models.recurrent.convlstm ', 'BACKBONES: dict[str, type[nn.Module]]'
   assert text.count(anchor) == 1 and table in text
   text = text.replace(anchor, first + anchor).replace('    convlstm=ConvLSTM,\n',
                                                       second + '    convlstm=ConvLSTM,\n')

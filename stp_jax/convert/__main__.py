@@ -5,6 +5,8 @@
         --out=RUN [--store=STORE]
     python -m stp_jax.convert WORK_DIR --out=RUN
     python -m stp_jax.convert --to-torch --checkpoint=RUN --out=weights.pth
+    python -m stp_jax.convert resnet resnet34.pth --out=resnet34.npz
+    python -m stp_jax.convert lpips --alexnet=alexnet.pth --heads=alex.pth --out=lpips.npz
 
 Which model it is and how large, the file tells: its keys and shapes, the arguments in
 `model_param.json` beside it or in the folder above, Lightning's hyperparameters; or a config does.
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 
 from stp_jax import config as config_files
 from stp_jax.config import split_overrides
-from stp_jax.convert import published, runs
+from stp_jax.convert import beam_rebuild, published, runs
 
 
 def _frame(text: str) -> tuple[int, int] | None:
@@ -54,9 +56,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Converts; a bad input is one line on stderr and exit code 1."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  if argv[:1] == ['resnet']:
+    from stp_jax.convert import resnet
+    return resnet.main(argv[1:])
+  if argv[:1] == ['lpips']:
+    from stp_jax.convert import lpips
+    return lpips.main(argv[1:])
   parser = _parser()
   try:
-    rest, overrides = split_overrides(list(sys.argv[1:] if argv is None else argv))
+    rest, overrides = split_overrides(argv)
   except ValueError as error:
     parser.error(str(error))
   args = parser.parse_args(rest)
@@ -73,7 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=config_files.load(args.config, overrides) if args.config else None,
         stores=[s for s in args.store.split(',') if s], upstream=args.upstream,
         overrides=overrides, frame=args.frame, say=lines.append)
-    if pathlib.Path(args.source).is_dir():
+    if pathlib.Path(args.source).is_dir() and beam_rebuild.is_folder(args.source):
+      print(beam_rebuild.to_ours(
+          args.source, args.out, config=runs.base_config(args.source, options['config']),
+          stores=options['stores'], overrides=overrides, frame=args.frame))
+    elif pathlib.Path(args.source).is_dir():
       from stp_jax.convert import work_dir
       print(work_dir.convert(args.source, args.out, limit=args.limit, **options))
     else:

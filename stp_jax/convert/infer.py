@@ -3,11 +3,22 @@
 import math
 from collections.abc import Callable
 
-from stp_jax.convert import infer_simvp, infer_video
+from stp_jax.convert import (
+    beam,
+    encoder_forecaster,
+    gs2pm,
+    infer_compared,
+    infer_gs2pm,
+    infer_simvp,
+    infer_video,
+)
 from stp_jax.convert.shapes import BACKBONE, Fields, Weights, kernels, numbers
 
 # The first family all of whose keys are there; the more special ones stand first.
 _SIGNS: dict[str, tuple[str, ...]] = dict(
+    gs2pm=('enc.enc.0.conv.conv.weight', 'translator.enc.0.block.norm1.weight'),
+    ms2p_v1=('enc_target.enc.0.conv.conv.weight',),
+    simvp_v1=('dec.dec.0.conv.conv.weight', 'hid.enc.0.conv1.weight'),
     simvp=('enc.enc.0.conv.conv.weight', 'dec.readout.weight'),
     mim=('stlstm_layer.0.conv_x.0.weight',),
     e3dlstm=('cell_list.0.conv_x.0.conv3d.weight',),
@@ -19,7 +30,29 @@ _SIGNS: dict[str, tuple[str, ...]] = dict(
     prednet=('Ahat.0.weight', 'i.0.weight'),
     phydnet=('phycell.cell_list.0.F.conv1.weight',),
     crevnet=('encoder.stack.0.bottleneck_block.0.weight',),
-    dmvfn=('stu.0.conv0.0.0.weight',))
+    dmvfn=('stu.0.conv0.0.0.weight',),
+    motionrnn=('motion_gru.0.transient.conv_u.weight',),
+    trajgru=('encoder.layer1.gammma_h.weight',),
+    lmc=('memory.memory_w',),
+    unet=('embed.0.weight', 'us.0.0.weight'),
+    ed_convgru=('encoder.rnn1.conv1.0.weight',),
+    ed_convlstm=('encoder.rnn1.conv.0.weight',),
+    mambafusion=('encoder.mambafusion1.pos_emb', 'join.0.weight'),
+    transfuser=('encoder.transformer1.pos_emb', 'join.0.weight'),
+    # ESCL has the same tensors; that has to be told.
+    convlstmnet=('layers.output.weight',),
+    gs2pm_mim=('cell_list.1.mim_n.conv_n.weight',),
+    gs2pm_predrnnpp=('ghu.conv_x.weight', 'cell_list.0.conv_w1.weight'),
+    gs2pm_e3dlstm=('cell_list.0.conv3d_x.weight',),
+    peephole_convlstm=('encoder.encoder.0.w_ci', 'forecast.conv_last.weight'),
+    gs2pm_predrnn=('cell_list.0.conv1x1.weight', 'conv_last.weight'))
+
+
+# Networks that see whole frames, and the channels of these.
+_WHOLE = (infer_video.READERS | infer_compared.READERS | encoder_forecaster.READERS
+          | dict.fromkeys(beam.MODELS, beam.fields))
+_CHANNELS = (infer_video.CHANNELS | infer_compared.CHANNELS | encoder_forecaster.CHANNELS
+             | dict.fromkeys(beam.MODELS, lambda weights: 3))
 
 
 def model_of(weights: Weights) -> str | None:
@@ -103,8 +136,15 @@ def fields(model: str, weights: Weights, image: int = 1) -> Fields:
   try:
     if model == 'simvp':
       return infer_simvp.fields(weights)
-    if model in infer_video.READERS:
-      return {**infer_video.READERS[model](weights), 'model.patch': 1}
+    if model == 'simvp_v1':
+      return infer_gs2pm.simvp_v1(weights)
+    if model in infer_gs2pm.READERS:
+      patch = patch_of(infer_gs2pm.head(model, weights), image)
+      return {**infer_gs2pm.fields(model, weights), 'model.patch': patch}
+    if model in gs2pm.MODELS:
+      return gs2pm.fields(model, weights)
+    if model in _WHOLE:
+      return {**_WHOLE[model](weights), 'model.patch': 1}
     if model in _RECURRENT:
       head = _head(model, weights)
       return {**_RECURRENT[model][0](weights), 'model.patch': patch_of(head, image)}
@@ -123,17 +163,22 @@ def channels(model: str, weights: Weights, image: int = 0) -> tuple[int, int]:
   Raises:
     KeyError, IndexError: weights of another model.
   """
-  if model == 'simvp':
+  if model in ('simvp', 'simvp_v1'):
     width = int(weights['enc.enc.0.conv.conv.weight'].shape[1])
     return int(weights['dec.readout.weight'].shape[0]), width
-  if model in infer_video.CHANNELS:
-    own = infer_video.CHANNELS[model](weights)
+  if model in gs2pm.MODELS:
+    return gs2pm.channels(model, weights)
+  if model in _CHANNELS:
+    own = _CHANNELS[model](weights)
     return own, own
-  head = _head(model, weights)
+  if model in infer_gs2pm.READERS:
+    head, width = infer_gs2pm.head(model, weights), infer_gs2pm.width(model, weights)
+  else:
+    head = _head(model, weights)
+    width = int(weights[_RECURRENT[model][1]].shape[1])
   if not image:
     fits = [n for n in (1, 3, 2) if head % n == 0 and math.isqrt(head // n) ** 2 == head // n]
     image = fits[0] if fits else 1
-  width = int(weights[_RECURRENT[model][1]].shape[1])
   return image, width // patch_of(head, image) ** 2
 
 
@@ -152,8 +197,10 @@ def fusion(image: int, width: int) -> tuple[str, int]:
 
 def frame_size(model: str, weights: Weights, patch: int = 1) -> tuple[int, int] | None:
   """(H, W) where parameters that cover the whole frame tell it."""
+  if model in gs2pm.MODELS:
+    return gs2pm.frame_size(weights)
   keys = dict(mim='stlstm_layer.1.ct_weight', e3dlstm='cell_list.0._norm_c_t.weight',
-              mau='cell_list.0.conv_t.1.weight')
+              mau='cell_list.0.conv_t.1.weight', peephole_convlstm='encoder.encoder.0.w_ci')
   found = weights.get(keys.get(model, 'cell_list.0.conv_h.1.weight'))
   if found is None:
     return None

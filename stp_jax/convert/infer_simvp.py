@@ -35,7 +35,7 @@ def _first(weights: Weights, prefix: str, names: tuple[str, ...]) -> np.ndarray 
   return next((weights[prefix + n] for n in names if prefix + n in weights), None)
 
 
-def _mlp_ratio(widths: list[int], hidden: list[int]) -> float:
+def mlp_ratio(widths: list[int], hidden: list[int]) -> float:
   """A ratio that gives every block its hidden width, int(width * ratio)."""
   ratio = max(h / w for h, w in zip(hidden, widths))
   while any(int(w * ratio) < h for h, w in zip(hidden, widths)):
@@ -65,7 +65,7 @@ def fields(weights: Weights) -> Fields:
     width, reduction = widths[0], weights.get('hid.enc.0.reduction.weight')
     result['hid_T'] = width if reduction is None else int(reduction.shape[0])
     if all(m is not None for m in mlps):
-      result['mlp_ratio'] = _mlp_ratio(widths, [len(m) for m in mlps])
+      result['mlp_ratio'] = mlp_ratio(widths, [len(m) for m in mlps])
   if name == 'swin':
     # One bias for each offset within a window: (2 n - 1) ** 2 of them.
     table = weights['hid.enc.0.block.attn.relative_position_bias_table']

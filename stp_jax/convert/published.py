@@ -9,7 +9,7 @@ import numpy as np
 from stp_jax.data import forcings
 from stp_jax.data.spec import DataSpec
 
-UPSTREAMS = ('channel_mixer', 'openstl')
+UPSTREAMS = ('channel_mixer', 'openstl', 'gs2pm')
 # Averages over a solar cycle; they stand in for the training mean where no store tells it.
 _TYPICAL = dict(
     year=2010, f107=120, r=80, day=183, hour=11, month=6.5, date=15.7, kp=20, ap=12, dst=-15,
@@ -24,8 +24,8 @@ def published_fields(config: Mapping[str, Any], upstream: str = 'channel_mixer'
 
   Args:
     config: of a run; its model's name and fusion are read.
-    upstream: 'channel_mixer' (the Channel Mixer Layer's fork) or 'openstl'. The files do not tell:
-      keys and shapes are alike.
+    upstream: 'channel_mixer' (the Channel Mixer Layer's fork), 'openstl' or 'gs2pm'. Files of the
+      first two do not tell: keys and shapes are alike.
 
   Raises:
     ValueError: an unknown upstream.
@@ -53,11 +53,37 @@ def published_fields(config: Mapping[str, Any], upstream: str = 'channel_mixer'
   if model['name'] == 'dmvfn':
     fields |= {'model.backbone.routing': 'upstream', 'model.backbone.clip': True}
     fields['model.backbone.grid'] = 'upstream'  # matters only if it is trained further
+  if model['name'].startswith('gs2pm_'):
+    fields['model.backbone.skipped'] = 1
+    fields['task.loss'] = 'mse+mae'  # matters only if it is trained further
+  if model['name'] == 'motionrnn':
+    fields |= {'model.backbone.highway': 'upstream', 'model.backbone.skipped': 1}
+  if model['name'] == 'trajgru':
+    fields['model.backbone.update_gate'] = 'upstream'
+  if model['name'] in ('ed_convgru', 'ed_convlstm'):
+    fields['model.backbone.output'] = 'upstream'
+  if model['name'] == 'escl':
+    fields['model.backbone.states'] = 'shared'
+  if model['name'] in ('motionrnn', 'trajgru', 'convlstmnet', 'escl', 'lmc', 'unet'):
+    fields['task.loss'] = 'mse+mae'  # matters only if it is trained further
+  if model['name'] == 'gs2pm_mim':
+    fields['model.backbone.difference'] = 'upstream'
+  if model['name'] == 'gs2pm_e3dlstm':
+    fields['model.backbone.attention'] = 'upstream'
+  if model['name'] == 'peephole_convlstm':
+    fields['model.backbone.peepholes'] = 'upstream'
   if model['name'] == 'simvp':
     fields['model.backbone.drop_path_floor'] = 0.01  # matters only if it is trained further
     backbone = model.get('backbone') or model
     if str(backbone.get('translator', '')).lower() == 'swin':
       fields['model.backbone.shift_mask'] = 'upstream'
+  if model['name'] == 'ms2p_v1':
+    fields['model.backbone.attention'] = 'upstream'
+  if model['name'] in ('gs2pm', 'ms2p_v1'):
+    # All of it matters only if it is trained further.
+    fields['model.backbone.drop_path_floor'] = 0.01
+    fields |= {'task.loss': 'mse+mae', 'optimizer.schedule': 'constant',
+               'optimizer.learning_rate': 1e-4}
   return fields
 
 

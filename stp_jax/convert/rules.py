@@ -5,6 +5,7 @@ follow from the leaf's name and rank. Every tensor is used or declared unused, e
 every shape agrees, or nothing is converted.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +31,9 @@ class Family:
 
   Attributes:
     name: for messages.
-    key: Flax path below 'backbone' -> PyTorch key.
+    key: Flax path below 'backbone' -> PyTorch key; with `{}` for the number of a layer where the
+      leaf is a stack of equal ones (a scan's) along its first axis.
+    first_layer: the number of the first layer of a stack.
     unused: patterns of PyTorch parameters that no output depends on. They are not parameters of
       ours, are kept beside a converted checkpoint, and count in `parameter_count`.
     buffers: patterns of PyTorch buffers that we derive or do not need; kept, not counted.
@@ -43,6 +46,7 @@ class Family:
   """
   name: str
   key: Callable[[Path], str]
+  first_layer: int = 0
   unused: tuple[str, ...] = ()
   buffers: tuple[str, ...] = (r'.*\.num_batches_tracked',)
   layouts: tuple[tuple[str, str], ...] = ()
@@ -121,15 +125,16 @@ def into_torch(layout: str, array: np.ndarray) -> np.ndarray:
   return np.moveaxis(array, -1, 0) if layout == 'volume' else array
 
 
-def leaves(family: Family, variables: PyTree) -> dict[tuple[str, Path], str]:
-  """(collection, path) -> PyTorch key, of every leaf that PyTorch has too."""
+def leaves(family: Family, variables: PyTree) -> dict[tuple[str, Path, int | None], str]:
+  """(collection, path, layer of a stacked leaf or None) -> PyTorch key, of what PyTorch has too."""
   found = {}
   for collection in _COLLECTIONS:
-    for path in flax.traverse_util.flatten_dict(dict(variables.get(collection, {}))):
-      inner = path[1:] if path[0] == 'backbone' else path
-      found[collection, path] = family.key(inner)
-  if len(set(found.values())) < len(found):
-    twice = sorted({k for k in found.values() if list(found.values()).count(k) > 1})
+    for path, leaf in flax.traverse_util.flatten_dict(dict(variables.get(collection, {}))).items():
+      key = family.key(path[1:] if path[0] == 'backbone' else path)
+      for layer in range(leaf.shape[0]) if '{}' in key else (None,):
+        found[collection, path, layer] = key.format(family.first_layer + (layer or 0))
+  twice = [k for k, n in collections.Counter(found.values()).items() if n > 1]
+  if twice:
     raise ConversionError(f'{family.name}: two leaves are called {_short(twice)}')
   return found
 
@@ -179,15 +184,17 @@ def to_flax(family: Family, weights: Mapping[str, np.ndarray], template: PyTree
   flat: dict[str, dict] = {c: {} for c in _COLLECTIONS}
   shapes = {c: flax.traverse_util.flatten_dict(dict(template.get(c, {}))) for c in _COLLECTIONS}
   wrong = []
-  for (collection, path), key in names.items():
+  for (collection, path, layer), key in names.items():
     if key in weights:
       want = shapes[collection][path]
-      layout = layout_of(family, key, path[-1], len(want.shape))
-      array = from_torch(layout, np.asarray(weights[key]), want.shape)
+      shape = want.shape if layer is None else want.shape[1:]
+      layout = layout_of(family, key, path[-1], len(shape))
+      array = from_torch(layout, np.asarray(weights[key]), shape)
       if array is None:
-        wrong.append(f'{key} {np.shape(weights[key])} for {"/".join(path)} {tuple(want.shape)}')
+        wrong.append(f'{key} {np.shape(weights[key])} for {"/".join(path)} {tuple(shape)}')
       else:
-        flat[collection][path] = np.ascontiguousarray(array, want.dtype)
+        whole = flat[collection].setdefault(path, np.empty(want.shape, want.dtype))
+        whole[() if layer is None else layer] = array
   problems = [f'{label}: {_short(keys)}' for label, keys in (
       ('missing', missing), ('nothing uses', extra), ('wrong shape', wrong),
       ('differs from its other name', differ)) if keys]
@@ -208,11 +215,11 @@ def to_torch(family: Family, variables: PyTree, unused: Mapping[str, np.ndarray]
     unused: tensors that `to_flax` set aside, written back as they are.
   """
   out = {}
-  for (collection, path), key in leaves(family, variables).items():
+  for (collection, path, layer), key in leaves(family, variables).items():
     node = variables[collection]
     for part in path:
       node = node[part]
-    array = np.asarray(node)
+    array = np.asarray(node) if layer is None else np.asarray(node)[layer]
     array = into_torch(layout_of(family, key, path[-1], array.ndim), array)
     out[key] = np.ascontiguousarray(array) if array.ndim else array
   twice = {alias + k.removeprefix(first): v for alias, first in family.aliases

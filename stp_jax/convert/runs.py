@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from stp_jax import checkpoint, convert, optimizers, tasks
 from stp_jax import config as config_files
-from stp_jax.convert import infer, moments, published, rules
+from stp_jax.convert import beam, beam_rebuild, infer, moments, published, rules
 from stp_jax.convert.source import Source, examine
 from stp_jax.data import clip_store
 from stp_jax.data import spec as data_spec
@@ -23,7 +23,9 @@ from stp_jax.state import TrainState
 _COMMON = pathlib.Path(__file__).resolve().parents[2] / 'configs' / 'common.py'
 
 
-def _config(source: str, given: ml_collections.ConfigDict | None) -> ml_collections.ConfigDict:
+def base_config(source: str, given: ml_collections.ConfigDict | None
+                ) -> ml_collections.ConfigDict:
+  """The config given, or the defaults of all fields."""
   if given is not None:
     return given
   if not _COMMON.is_file():
@@ -51,6 +53,10 @@ def _settle(config: ml_collections.ConfigDict, source: Source, overrides: Mappin
 
 def _spec(config: ml_collections.ConfigDict, source: Source, stores: Sequence[str],
           frame: tuple[int, int] | None) -> data_spec.DataSpec:
+  if source.model in beam.MODELS:
+    found = [clip_store.ClipStore(s) for s in stores]
+    return tasks.find(config.task.name).data_spec(config, found) if found else (
+        beam.data_spec(frame or (256, 256), config.data.t_in, config.data.t_out))
   if stores:
     return data_spec.make([clip_store.ClipStore(s) for s in stores], config.data,
                           config.data.train_splits)
@@ -122,7 +128,7 @@ def to_ours(
     CheckpointError, ConversionError: one line each; nothing is written then.
   """
   found = examine(source, config, upstream)
-  config = _config(source, config)
+  config = base_config(source, config)
   overrides = dict(overrides or {})
   fields = _settle(config, found, overrides)
   spec = _spec(config, found, stores, frame)
@@ -172,7 +178,8 @@ def to_torch(run: str, out: str) -> str:
   """
   loaded = checkpoint.load(run)
   model = loaded.config.model
-  family = convert.family_of(model.name)
+  rebuild = loaded.config.task.name == 'rebuild'
+  family = beam_rebuild.FAMILY if rebuild else convert.family_of(model.name)
   path = pathlib.Path(out)
   if path.suffix not in ('.pth', '.npz'):
     raise rules.ConversionError(f'--out={out}: name a .pth or .npz file')

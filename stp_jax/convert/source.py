@@ -6,7 +6,14 @@ from typing import Any
 import ml_collections
 
 from stp_jax import convert
-from stp_jax.convert import hyperparameters, infer, rules, torch_checkpoint
+from stp_jax.convert import (
+    encoder_forecaster,
+    gs2pm,
+    hyperparameters,
+    infer,
+    rules,
+    torch_checkpoint,
+)
 
 
 @dataclasses.dataclass
@@ -56,8 +63,12 @@ def examine(source: str, config: ml_collections.ConfigDict | None, upstream: str
     image, width = infer.channels(model, read.weights, told.image)
   except (KeyError, IndexError):  # of another model: the conversion names the keys
     image, width = 1, 1
-  if not upstream:
+  if not upstream and model in gs2pm.MODELS:
+    upstream = 'gs2pm'
+  elif not upstream:
     fork = not (read.lightning or image > 1) if told.fork is None else told.fork
+    # The fork has none of these: their frames are no maps of its ionosphere.
+    fork = fork and model not in encoder_forecaster.FAMILIES
     upstream = 'channel_mixer' if fork else 'openstl'
   fields = dict(told.fields)
   if config is None:

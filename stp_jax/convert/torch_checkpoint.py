@@ -67,6 +67,18 @@ def _load_torch(path: pathlib.Path) -> object:
     raise CheckpointError(f'{path}: damaged: {reason}') from error
 
 
+def _load_safetensors(path: pathlib.Path) -> object:
+  try:
+    import safetensors.numpy
+  except ImportError as error:
+    raise CheckpointError(f'{path}: reading it needs safetensors: pip install "stp_jax[convert]"'
+                          ) from error
+  try:
+    return safetensors.numpy.load_file(path)
+  except Exception as error:  # its own type, which changed its name between versions
+    raise CheckpointError(f'{path}: not a safetensors file: {error}') from error
+
+
 def _array(path: pathlib.Path, key: str, value: object) -> np.ndarray:
   if isinstance(value, np.ndarray):
     return value
@@ -106,7 +118,7 @@ def _beside(path: pathlib.Path, tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(path: str | pathlib.Path) -> TorchCheckpoint:
-  """Reads a `.pth` or `.ckpt` (bare state_dict or trainer's wrapper), or an `.npz` of arrays.
+  """Reads a `.pth` or `.ckpt` (bare state_dict or trainer's wrapper), `.npz` or `.safetensors`.
 
   Raises:
     CheckpointError: one line that names the file and the cure.
@@ -121,7 +133,7 @@ def load(path: str | pathlib.Path) -> TorchCheckpoint:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
       raise CheckpointError(f'{path}: not an .npz of plain arrays: {error}') from error
   else:
-    tree = _load_torch(path)
+    tree = (_load_safetensors if path.suffix == '.safetensors' else _load_torch)(path)
   wrapper, beside = '', {}
   if isinstance(tree, Mapping):
     wrapper = next((k for k in _WRAPPERS if isinstance(tree.get(k), Mapping)), '')

@@ -13,8 +13,8 @@ from stp_jax.data.clip_store import ClipStore, StoreError
 class Statistics:
   """Minimum, mean, maximum, spread and missing share of a stream, in its units, streaming."""
 
-  def __init__(self, scale: float = 1.0, missing: int | None = None):
-    self._scale, self._missing = scale, missing
+  def __init__(self, scale: float = 1.0, missing: int | None = None, offset: float = 0.0):
+    self._scale, self._missing, self._offset = scale, missing, offset
     self._count = self._all = 0
     self._sum = self._squares = 0.0
     self._low, self._high = np.inf, -np.inf
@@ -22,6 +22,8 @@ class Statistics:
   def add(self, raw: np.ndarray) -> None:
     """Takes raw values of any shape."""
     value = raw.ravel() if self._missing is None else raw[raw != self._missing]
+    if value.dtype.kind == 'f':
+      value = value[np.isfinite(value)]
     self._all += raw.size
     if value.size:
       value = value.astype(np.float64)
@@ -37,8 +39,29 @@ class Statistics:
       return dict(min=None, mean=None, max=None, std=None, missing=missing)
     mean = self._sum / self._count
     spread = max(self._squares / self._count - mean**2, 0) ** 0.5
-    values = dict(min=self._low, mean=mean, max=self._high, std=spread)
-    return {k: round(v * self._scale, 4) for k, v in values.items()} | {'missing': missing}
+    values = {k: v * self._scale + self._offset
+              for k, v in dict(min=self._low, mean=mean, max=self._high).items()}
+    values |= dict(std=spread * abs(self._scale))
+    return {k: round(float(v), 4) for k, v in values.items()} | {'missing': missing}
+
+
+def sampled(store: ClipStore, count: int = 100, stream: str = 'frames') -> dict[str, dict]:
+  """`Statistics` of at most `count` clips, spread evenly, by a name that tells how many."""
+  spec = store.streams[stream]
+  statistics, last = Statistics(spec.scale, spec.missing, spec.offset), len(store.clips) - 1
+  picked = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
+  for i in picked.tolist():
+    statistics.add(store.frames(i, stream=stream))
+  of = '' if len(picked) > last else f', {len(picked)} of {last + 1} clips'
+  return {f'{stream} [{spec.units}{of}]': statistics.result()}
+
+
+def equal_clips(store: ClipStore, length: int) -> dict:
+  """What `clips` counts, of a store whose clips all have `length` frames, one window each."""
+  splits = {split: dict(clips=n, frames=n * length, windows=n)
+            for split, n in store.clips.by_split().items()}
+  return dict(clips=len(store.clips), frames=store.meta['frames'], window=length, splits=splits,
+              clips_too_short=0)
 
 
 def clips(spans: Sequence[Mapping], window: int) -> dict:

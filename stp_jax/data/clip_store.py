@@ -15,13 +15,19 @@ import dataclasses
 import functools
 import json
 import pathlib
+import resource
 import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from stp_jax.data import clip_table
+
 VERSION = 1
 FORCING_FILES = ('forcings', 'forcings_known', 'forcings_delay', 'forcings_forecast')
+# An open map holds a file descriptor, of which a process has few: a large store has thousands of
+# shards, and a run many stores.
+_OPEN_SHARDS = max(16, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 16))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +47,6 @@ class Forcing:
   name: str
   units: str = '1'
   known_ahead: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-  """Consecutive frames at the store's cadence. `time`: ISO time of the first frame, or None."""
-  start: int  # first frame, counted over the whole store
-  length: int
-  split: str
-  source: str
-  time: str | None
-  shard: int
-  offset: int  # first frame inside its shard
-
-  def times(self, cadence_hours: float) -> np.ndarray | None:
-    """datetime64[m] `[length]`, or None when the source has no clock."""
-    if self.time is None:
-      return None
-    minutes = np.round(np.arange(self.length) * cadence_hours * 60).astype('timedelta64[m]')
-    return np.datetime64(self.time, 'm') + minutes
 
 
 class StoreError(ValueError):
@@ -106,29 +93,32 @@ class ClipStore:
     self.streams = {
         k: Stream(**dict(s, shape=tuple(s['shape']))) for k, s in self.meta['streams'].items()}
     self.forcings = [Forcing(**f) for f in self.meta['forcings']]
-    self.clips = [Clip(**c) for c in json.loads((self.path / 'clips.json').read_text())]
-    self.splits = sorted({c.split for c in self.clips})
+    self.clips = clip_table.read(self.path / 'clips.json')
+    self.splits = sorted(self.clips.splits)
+    self._maps: dict[tuple[str, int], np.ndarray] = {}
 
   def __repr__(self):  # Grain writes the source's repr into its checkpoints.
     return f'ClipStore({self.name!r}, frames={self.meta["frames"]})'
 
   def __getstate__(self):  # Loader workers map the files themselves.
-    return {k: v for k, v in self.__dict__.items() if not isinstance(v, dict) or k != '_maps'}
+    return {**self.__dict__, '_maps': {}}
 
-  @functools.cached_property
-  def _shards(self) -> dict[tuple[str, int], np.ndarray]:
-    shards = {}
-    for stream, spec in self.streams.items():
-      for i in range(self.meta['shards']):
-        file = self.path / f'{stream}-{i:05d}.npy'
-        try:
-          array = np.load(file, mmap_mode='r')
-        except (OSError, ValueError) as error:
-          raise StoreError(f'{file}: {error}; prepare the store again') from error
-        if array.shape[1:] != spec.shape or array.dtype != np.dtype(spec.dtype):
-          raise StoreError(f'{file}: {array.dtype}{list(array.shape)} is not what meta.json says')
-        shards[stream, i] = array.view(np.ndarray)
-    return shards
+  def _shard(self, stream: str, number: int) -> np.ndarray:
+    """A shard's memory map; the `_OPEN_SHARDS` used last stay open."""
+    array = self._maps.pop((stream, number), None)
+    if array is None:
+      file, spec = self.path / f'{stream}-{number:05d}.npy', self.streams[stream]
+      try:
+        array = np.load(file, mmap_mode='r')
+      except (OSError, ValueError) as error:
+        raise StoreError(f'{file}: {error}; prepare the store again') from error
+      if array.shape[1:] != spec.shape or array.dtype != np.dtype(spec.dtype):
+        raise StoreError(f'{file}: {array.dtype}{list(array.shape)} is not what meta.json says')
+      array = array.view(np.ndarray)
+      while len(self._maps) >= _OPEN_SHARDS:
+        self._maps.pop(next(iter(self._maps)), None)
+    self._maps[stream, number] = array
+    return array
 
   @functools.cached_property
   def _columns(self) -> dict[str, np.ndarray]:
@@ -136,9 +126,9 @@ class ClipStore:
 
   def frames(self, clip: int, start: int = 0, length: int | None = None, stream: str = 'frames'):
     """Raw frames `[length, H, W, C]` of a clip, a read-only view of the memory map."""
-    c = self.clips[clip]
-    length = c.length - start if length is None else length
-    return self._shards[stream, c.shard][c.offset + start:c.offset + start + length]
+    shard, offset, whole = self.clips.place(clip)
+    length = whole - start if length is None else length
+    return self._shard(stream, shard)[offset + start:offset + start + length]
 
   def column(self, name: str) -> np.ndarray:
     """One of `forcings`, `forcings_known`, `forcings_delay`, `forcings_forecast`: `[N, F]`."""
@@ -152,12 +142,7 @@ class ClipStore:
 
   def windows(self, splits: Iterable[str], length: int, stride: int = 1) -> np.ndarray:
     """int32 `[K, 2]` (clip, start) of every whole window in these splits, in order."""
-    wanted = set(splits)
-    rows = [
-        np.stack([np.full(len(starts), i), starts], 1)
-        for i, c in enumerate(self.clips) if c.split in wanted
-        for starts in [np.arange(0, c.length - length + 1, stride)]]
-    return np.concatenate(rows or [np.zeros((0, 2))]).astype(np.int32)
+    return self.clips.windows(splits, length, stride)
 
 
 def assert_disjoint(stores: Sequence[ClipStore], train: Iterable[str]) -> None:
@@ -166,20 +151,26 @@ def assert_disjoint(stores: Sequence[ClipStore], train: Iterable[str]) -> None:
   The clock is shared by all stores: two analysis centres see the same ionosphere.
   """
   train = set(train)
-  clips = [(s, i, c, c.times(s.cadence_hours)) for s in stores for i, c in enumerate(s.clips)]
+
+  def every(training: bool):
+    for store in stores:
+      for i, clip in enumerate(store.clips):
+        if (clip.split in train) == training:
+          yield store, i, clip, clip.times(store.cadence_hours)
 
   def label(store, i, clip):
     return f'{store.path} clip {i} ({clip.split}, {clip.source}, {clip.time})'
 
-  timed = sorted(
-      ((t[0], t[-1], label(s, i, c)) for s, i, c, t in clips if t is not None and c.split in train),
-      key=lambda span: span[0])
+  timed, sources = [], set()  # of hashes: there may be half a million clips without a clock
+  for store, i, clip, times in every(True):
+    if times is None:
+      sources.add(hash((store.path, clip.source)))
+    else:
+      timed.append((times[0], times[-1], label(store, i, clip)))
+  timed.sort(key=lambda span: span[0])
   firsts = np.array([span[0] for span in timed], 'datetime64[m]')
-  sources = {(s.path, c.source) for s, _, c, t in clips if t is None and c.split in train}
-  for store, i, clip, times in clips:
-    if clip.split in train:
-      continue
-    if times is None and (store.path, clip.source) in sources:
+  for store, i, clip, times in every(False):
+    if times is None and hash((store.path, clip.source)) in sources:
       raise StoreError(f'leak: {label(store, i, clip)} comes from a training source; split by clip')
     for _, last, other in timed[:np.searchsorted(firsts, times[-1], 'right')] if times is not None \
         else ():

@@ -5,10 +5,11 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from stp_jax.data import clip_table
 from stp_jax.data.clip_store import (
     FORCING_FILES,
     VERSION,
@@ -21,6 +22,7 @@ from stp_jax.data.clip_store import (
 )
 
 _SHARD_BYTES = 64 << 20
+_CLIP_OVERHEAD = 2048
 
 
 def write_json(path: pathlib.Path, tree) -> None:
@@ -84,25 +86,61 @@ class StoreWriter:
             f'{self.path}: holds a store made from other inputs or options; delete it or choose '
             'another --out')
       self.complete = True
-    self._clips, self._keys, self._sums, self._frames = [], [], {}, 0
+    # Clips stand in the journal, not in memory: there may be half a million.
+    self._count, self._keys, self._sums, self._frames = 0, set(), {}, 0
     self._buffer, self._buffered_bytes, self._shard = [], 0, 0
     if not self.complete:
       self._resume()
 
+  @property
+  def _journal(self) -> pathlib.Path:
+    return self.partial / 'journal.jsonl'
+
+  def _entries(self) -> Iterator[dict]:
+    """The journal's shards; a line cut off by a kill ends them, and is cut off the file."""
+    if not self._journal.exists():
+      return
+    with self._journal.open('rb+') as file:
+      head, good = None, 0
+      for line in file:
+        if not line.endswith(b'\n'):
+          file.truncate(good)
+          return
+        entry = json.loads(line)
+        good += len(line)
+        if head is None:
+          if (entry.get('recipe'), entry.get('version')) != (self._recipe, VERSION):
+            return
+          head = entry
+        else:
+          yield entry
+
   def _resume(self) -> None:
-    journal = self.partial / 'journal.json'
-    if journal.exists():
-      state = json.loads(journal.read_text())
-      if state['recipe'] == self._recipe and state['version'] == VERSION:
-        self._clips, self._keys = state['clips'], state['keys']
-        self._sums, self._shard, self._frames = state['sums'], state['shard'], state['frames']
-        return
-    shutil.rmtree(self.partial, ignore_errors=True)
-    self.partial.mkdir(parents=True)
+    for entry in self._entries():
+      self._keys.update(entry['keys'])
+      self._sums |= entry['sums']
+      self._count += len(entry['clips'])
+      self._frames += sum(c['length'] for c in entry['clips'])
+      self._shard += 1
+    if not self._shard:
+      shutil.rmtree(self.partial, ignore_errors=True)
+      self.partial.mkdir(parents=True)
+      self._append(dict(version=VERSION, recipe=self._recipe))
+
+  def _append(self, entry: dict) -> None:
+    with self._journal.open('a') as file:
+      file.write(json.dumps(entry) + '\n')
+      file.flush()
+      os.fsync(file.fileno())
 
   def has(self, key: str) -> bool:
-    """Whether clip `key` is already on disk, from this run or from one that was killed."""
+    """Whether clip `key` is already on disk, from a run that was killed."""
     return key in self._keys
+
+  @property
+  def clips(self) -> int:
+    """Clips on disk."""
+    return self._count
 
   def add(
       self, key: str, frames: Mapping[str, np.ndarray], *, split: str, source: str,
@@ -120,6 +158,17 @@ class StoreWriter:
         raise StoreError(
             f'{source}: stream {name} is {value.dtype}{list(value.shape)}, the store holds '
             f'{spec.dtype}{[length, *spec.shape]}; resize it or keep it in a store of its own')
+    columns = self._columns(source, length, forcings, known, delay, forecast)
+    self._buffer.append((key, frames, columns, dict(
+        length=length, split=split, source=source, time=None if time is None else str(time))))
+    # A clip of tiny frames is mostly what surrounds them.
+    self._buffered_bytes += sum(v.nbytes for v in frames.values()) + _CLIP_OVERHEAD
+    if self._buffered_bytes >= _SHARD_BYTES:
+      self._flush()
+
+  def _columns(self, source, length, forcings, known, delay, forecast) -> dict[str, np.ndarray]:
+    if not self._forcings:
+      return {}
     shape = (length, len(self._forcings))
     values = np.zeros(shape) if forcings is None else np.asarray(forcings)
     ahead = np.array([f.known_ahead for f in self._forcings], bool)
@@ -131,11 +180,7 @@ class StoreWriter:
     for name, value in columns.items():
       if value.shape != shape:
         raise StoreError(f'{source}: {name} has shape {value.shape}, not {shape}')
-    self._buffer.append((key, frames, columns, dict(
-        length=length, split=split, source=source, time=None if time is None else str(time))))
-    self._buffered_bytes += sum(v.nbytes for v in frames.values())
-    if self._buffered_bytes >= _SHARD_BYTES:
-      self._flush()
+    return columns
 
   def _flush(self) -> None:
     if not self._buffer:
@@ -147,40 +192,49 @@ class StoreWriter:
     files |= {
         f'{name}-{shard:05d}.npy':
             np.concatenate([clip[2][name] for clip in self._buffer]).astype(np.float32)
-        for name in FORCING_FILES}
-    for name, array in files.items():
-      self._sums[name] = _write_npy(self.partial / name, array)
-    offset = 0
-    for key, _, _, clip in self._buffer:
-      self._clips.append(dict(clip, start=self._frames + offset, shard=shard, offset=offset))
-      self._keys.append(key)
+        for name in FORCING_FILES if self._forcings}
+    sums = {name: _write_npy(self.partial / name, array) for name, array in files.items()}
+    offset, clips = 0, []
+    for _, _, _, clip in self._buffer:
+      clips.append(dict(clip, start=self._frames + offset, shard=shard, offset=offset))
       offset += clip['length']
+    keys = [clip[0] for clip in self._buffer]
+    self._append(dict(clips=clips, keys=keys, sums=sums))
+    self._sums |= sums
+    self._count += len(clips)
     self._frames += offset
     self._shard += 1
     self._buffer, self._buffered_bytes = [], 0
-    write_json(self.partial / 'journal.json', dict(
-        version=VERSION, recipe=self._recipe, clips=self._clips, keys=self._keys, sums=self._sums,
-        shard=self._shard, frames=self._frames))
 
-  def finish(self, card: Mapping | None = None) -> 'ClipStore':
-    """Flushes, joins the forcings, checks every shard and renames the folder into place."""
+  def finish(
+      self, card: Mapping | Callable[[ClipStore], Mapping] | None = None) -> 'ClipStore':
+    """Flushes, joins the forcings, checks every shard and renames the folder into place.
+
+    Args:
+      card: the data card, or what makes it of the written store.
+    """
     self._flush()
-    if not self._clips:
+    if not self._count:
       raise StoreError(f'{self.path}: nothing to store: no clip was found in the input')
     for name in FORCING_FILES:
-      parts = [self.partial / f'{name}-{i:05d}.npy' for i in range(self._shard)]
-      self._sums[f'{name}.npy'] = _write_npy(
-          self.partial / f'{name}.npy', np.concatenate([np.load(p) for p in parts]))
+      parts = [self.partial / f'{name}-{i:05d}.npy' for i in range(self._shard)
+               if self._forcings]
+      whole = np.concatenate([np.load(p) for p in parts]) if parts else np.zeros(
+          (self._frames, 0), np.float32)
+      self._sums[f'{name}.npy'] = _write_npy(self.partial / f'{name}.npy', whole)
       for part in parts:
         self._sums.pop(part.name)
-    write_json(self.partial / 'clips.json', self._clips)
+    with (self.partial / 'clips.json').open('w') as file:
+      clip_table.write(file, (c for entry in self._entries() for c in entry['clips']))
     self._sums['clips.json'] = checksum(self.partial / 'clips.json')
-    write_json(self.partial / 'meta.json', dict(
-        self._meta, frames=self._frames, shards=self._shard, card=dict(card or {}),
-        checksum=self._sums))
+    meta = dict(self._meta, frames=self._frames, shards=self._shard, checksum=self._sums, card={})
+    if callable(card):
+      write_json(self.partial / 'meta.json', meta)
+      card = card(ClipStore(self.partial))
+    write_json(self.partial / 'meta.json', dict(meta, card=dict(card or {})))
     verify(self.partial)
     self.partial.replace(self.path)
-    for stale in [*self.path.glob('forcings*-*.npy'), self.path / 'journal.json']:
+    for stale in [*self.path.glob('forcings*-*.npy'), self.path / 'journal.jsonl']:
       stale.unlink()
     return ClipStore(self.path)
 
@@ -189,5 +243,5 @@ class StoreWriter:
 
   def __exit__(self, exc_type, *_):
     # An error leaves whole shards for the rerun, or nothing at all.
-    if exc_type is not None and not self._clips:
+    if exc_type is not None and not self._count:
       shutil.rmtree(self.partial, ignore_errors=True)

@@ -120,7 +120,7 @@ def train_iterator(
   """Shuffled, repeated, this process's share of every global batch. Its state is checkpointed."""
   local = config_data.batch_size // jax.process_count()
   datasets = [grain.MapDataset.source(s).seed(seed).shuffle().repeat() for s in found]
-  weights = list(config_data.weights) or [len(s) for s in found]
+  weights = list(config_data.weights) or [1 if config_data.balanced else len(s) for s in found]
   if len(weights) != len(datasets):
     raise ValueError(f'data.weights: {len(weights)} weights for {len(datasets)} stores')
   # Proportional mixing by default: the weights are normalised by Grain.

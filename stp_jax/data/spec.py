@@ -17,11 +17,12 @@ class DataSpec:
     name, description, licence: of the first store.
     shape: `(H, W, C)` of a stored frame. units: of its physical values.
     scale, offset, missing: physical = raw * scale + offset, unless raw equals `missing`.
-    divisor, maximum: model value = min(physical, maximum) / divisor.
+    shift, divisor, maximum: model value = (min(physical, maximum) - shift) / divisor.
     cadence_hours: hours between frames. grid: `latitude`, `longitude` [deg], `rows` that count.
     channels: of the run, the image first. columns: forcings as the pipeline delivers them.
     known_ahead: per column. training_mean: per column, over the training clips.
     filled: columns that no file gives and that hold the same value everywhere.
+    streams: of a store without `frames`, by name: shape, dtype, scale, offset.
   """
   name: str
   shape: tuple[int, int, int]
@@ -34,6 +35,7 @@ class DataSpec:
   missing: float | None = None
   divisor: float = 1.0
   maximum: float | None = None
+  shift: float = 0.0
   cadence_hours: float = 2.0
   grid: dict[str, Any] = dataclasses.field(default_factory=dict)
   channels: tuple[str, ...] = ('tec',)
@@ -41,6 +43,7 @@ class DataSpec:
   known_ahead: tuple[bool, ...] = ()
   training_mean: tuple[float, ...] = ()
   filled: tuple[str, ...] = ()
+  streams: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def frames_per_day(self) -> int:
@@ -115,6 +118,7 @@ def make(
       scale=stream.scale, offset=stream.offset, missing=stream.missing,
       divisor=first.meta['normalisation'].get('divisor', 1.0),
       maximum=first.meta['normalisation'].get('maximum'),
+      shift=first.meta['normalisation'].get('shift', 0.0),
       cadence_hours=first.cadence_hours, grid=first.meta['grid'], channels=names,
       columns=tuple(columns + lacking), known_ahead=tuple(ahead + [True] * len(lacking)),
       training_mean=tuple(_means(stores, columns, train_splits) + [0.0] * len(lacking)),

@@ -44,7 +44,8 @@ def ranges(text: str, option: str) -> list[tuple[np.datetime64, np.datetime64]]:
   return spans
 
 
-def _shares(split: str) -> tuple[float, ...]:
+def shares(split: str) -> tuple[float, ...]:
+  """The shares of 'time', or of 'time:0.7,0.2,0.1'; ValueError unless they sum to 1."""
   if split == 'time':
     return _DEFAULT
   try:
@@ -92,7 +93,7 @@ def assign(times: np.ndarray, split: str | None = None, named: Mapping[str, str 
       raise ValueError(f"--split {split}: 'time', 'time:0.8,0.1,0.1' or one name")
     result[rest] = split
     return result.astype(str)
-  borders = np.round(np.cumsum(_shares(split)) * len(rest)).astype(int)
+  borders = np.round(np.cumsum(shares(split)) * len(rest)).astype(int)
   for name, start, stop in zip(_BY_TIME, [0, *borders], borders):
     result[rest[start:stop]] = name
   return result.astype(str)

@@ -109,9 +109,13 @@ def apply(
     `{name: [B, t_out, H, W, C]}`, names as in the module's text, `persistence` first.
   """
   if tables is None or calendar is None:
-    frames = frames[:, :t_in]
     source = _last_day(t_in, t_out, frames_per_day or 1)
-    return {'persistence': jnp.nan_to_num(frames[:, source])}
+    frames = frames[:, source]
+    there = jnp.isfinite(frames) if valid is None else jnp.isfinite(frames) & valid[:, source]
+    # A hole keeps the mean of its frame, which is what the network is fed.
+    count = jnp.maximum(there.sum((2, 3), keepdims=True), 1)
+    mean = jnp.where(there, frames, 0).sum((2, 3), keepdims=True) / count
+    return {'persistence': jnp.where(there, frames, mean)}
   weights = jnp.ones(frames.shape[2]) if row_weights is None else jnp.asarray(row_weights)
   parts = _parts(tables, frames, valid, calendar, driver, t_in, t_out, weights)
   rho = jnp.asarray(tables['rho'])[:, None, None, None]

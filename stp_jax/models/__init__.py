@@ -8,32 +8,61 @@ import jax.numpy as jnp
 
 from stp_jax.models.forecaster import Forecaster, combine_name
 from stp_jax.models.fusion import Fusion
+from stp_jax.models.gs2pm import GS2PM, MS2P
 from stp_jax.models.recurrent.convlstm import ConvLSTM
+from stp_jax.models.recurrent.convlstmnet import ConvLSTMNet
 from stp_jax.models.recurrent.crevnet import CrevNet
 from stp_jax.models.recurrent.dmvfn import DMVFN
 from stp_jax.models.recurrent.e3dlstm import E3DLSTM
+from stp_jax.models.recurrent.encoder_forecaster import EDConvGRU, EDConvLSTM
+from stp_jax.models.recurrent.escl import ESCL
+from stp_jax.models.recurrent.gs2pm_cuts import GS2PMPredRNN, GS2PMPredRNNPlusPlus
+from stp_jax.models.recurrent.gs2pm_e3d import GS2PME3DLSTM
+from stp_jax.models.recurrent.gs2pm_mim import GS2PMMIM
+from stp_jax.models.recurrent.lmc import LMC
 from stp_jax.models.recurrent.mau import MAU
 from stp_jax.models.recurrent.mim import MIM
+from stp_jax.models.recurrent.motionrnn import MotionRNN
+from stp_jax.models.recurrent.peephole_convlstm import PeepholeConvLSTM
 from stp_jax.models.recurrent.phydnet import PhyDNet
 from stp_jax.models.recurrent.prednet import PredNet
 from stp_jax.models.recurrent.predrnn import PredRNN
 from stp_jax.models.recurrent.predrnnpp import PredRNNPlusPlus
 from stp_jax.models.recurrent.predrnnv2 import PredRNNV2
+from stp_jax.models.recurrent.trajgru import TrajGRU
 from stp_jax.models.simvp.simvp import SimVP
+from stp_jax.models.simvp.simvp_v1 import SimVPV1
+from stp_jax.models.unet import UNet
 
 BACKBONES: dict[str, type[nn.Module]] = dict(
     convlstm=ConvLSTM,
+    convlstmnet=ConvLSTMNet,
     crevnet=CrevNet,
     dmvfn=DMVFN,
     e3dlstm=E3DLSTM,
+    ed_convgru=EDConvGRU,
+    ed_convlstm=EDConvLSTM,
+    escl=ESCL,
+    gs2pm=GS2PM,
+    gs2pm_e3dlstm=GS2PME3DLSTM,
+    gs2pm_mim=GS2PMMIM,
+    gs2pm_predrnn=GS2PMPredRNN,
+    gs2pm_predrnnpp=GS2PMPredRNNPlusPlus,
+    lmc=LMC,
     mau=MAU,
     mim=MIM,
+    motionrnn=MotionRNN,
+    ms2p_v1=MS2P,
+    peephole_convlstm=PeepholeConvLSTM,
     phydnet=PhyDNet,
     prednet=PredNet,
     predrnn=PredRNN,
     predrnnpp=PredRNNPlusPlus,
     predrnnv2=PredRNNV2,
     simvp=SimVP,
+    simvp_v1=SimVPV1,
+    trajgru=TrajGRU,
+    unet=UNet,
 )
 # What `build` reads beside `name` and `backbone`; the rest of a Forecaster follows from the data.
 _FIELDS = ('fusion', 'mix', 'patch', 'anchor', 'combine', 'lag', 'divisor', 'remat', 'unroll')

@@ -30,7 +30,8 @@ class Forecaster(nn.Module):
     backbone: a step module (`kind` 'frames') or a chunk network ('chunks'), see `models.rollout`;
       or one with a time loop of its own ('window'): `__call__(frames [B, T, h, w, D], use_true
       [B, T], t_in, train, truth, remat, unroll) -> prediction, context or None, terms`. `truth`:
-      the frames after the input are there, for terms that compare with them.
+      the frames after the input are there, for terms that compare with them. A step module may
+      have `skipped`: so many predictions after the input are fed back and not emitted.
     t_in, t_out: frames given and forecast.
     fusion: how forcings join the frames.
     anchor: none | persistence (the backbone corrects the frame `lag` steps ago) | climatology (it
@@ -147,8 +148,32 @@ class Forecaster(nn.Module):
       return self.backbone(
           frames, use_true, t_in=self.t_in, train=train, truth=train and truth, remat=self.remat,
           unroll=self.unroll)
+    skipped = getattr(self.backbone, 'skipped', 0)
+    if skipped:
+      frames, forcings, use_true = self._stretched(frames, forcings, use_true, skipped)
     predictions, terms, _ = rollout_frames(self.backbone, frames, forcings, use_true, **common)
-    return predictions[:, self.t_in - 1:], predictions[:, :self.t_in - 1], terms
+    first = self.t_in - 1
+    return predictions[:, first + skipped:], predictions[:, :first], terms
+
+  def _stretched(self, frames, forcings, use_true, count: int):
+    """Puts `count` steps after the input in which no true frame is given.
+
+    They see the forcings of the last input frame, for they have no time of their own.
+    """
+    if combine_name(self.combine, self.anchor) != 'none':
+      raise ValueError(
+          f'{type(self.backbone).__name__}: skipped={count} shifts the frame that an anchor '
+          'corrects; set skipped=0 or anchor=none')
+
+    def stretched(x):
+      if x is None:
+        return None
+      between = jnp.repeat(x[:, self.t_in - 1:self.t_in], count, 1)
+      return jnp.concatenate([x[:, :self.t_in], between, x[:, self.t_in:]], 1)
+
+    given = jnp.arange(use_true.shape[1] + count)
+    given = (given < self.t_in) | (given >= self.t_in + count)
+    return stretched(frames), stretched(forcings), stretched(use_true) * given
 
   def _anchor(self, frames, calendar, driver) -> tuple[Array | None, Array | None]:
     """The climatology of all frames and its scale, normalised; (None, None) without one."""

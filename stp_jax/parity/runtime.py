@@ -14,7 +14,7 @@ from stp_jax.parity.compare import Verdict, check
 # One module per family; each has GROUPS and run(case) -> Result.
 FAMILIES = (
     'recurrent', 'simvp', 'video_models', 'crevnet', 'dmvfn', 'fusion', 'metrics', 'schedule',
-    'iono_data')
+    'iono_data', 'gs2pm', 'gs2pm_recurrent', 'gs2pm_models', 'stpred', 'convrnn', 'mamba')
 
 
 def families() -> dict[str, ModuleType]:

@@ -1,7 +1,8 @@
 """Makes a run's report again: `python -m stp_jax.report --workdir RUN [--out DIR]`.
 
-Reads `RUN/report/scores.json`, `RUN/report/example.npz` and `RUN/metrics.jsonl`; nothing is
-computed by the model.
+Reads `RUN/report/scores.json`, `RUN/report/example.npz` and `RUN/metrics.jsonl` (of a beam run
+`score_card.json`, `samples_*.npz`); nothing is computed by the model. Several runs, `--workdir
+RUN,RUN,... --out DIR`: their loss curves in one picture, a panel for every term.
 """
 
 import argparse
@@ -13,12 +14,36 @@ from collections.abc import Sequence
 from stp_jax import report
 
 
+def _is_beam(run: pathlib.Path) -> bool:
+  return not (run / 'report' / 'scores.json').exists() and (
+      run / 'report' / 'score_card.json').exists()
+
+
+def _beam(runs: Sequence[pathlib.Path], out: str | None) -> int:
+  """The report of one beam run, or the loss curves of several runs of any kind."""
+  from stp_jax.report import beam
+  try:
+    if len(runs) > 1:
+      from stp_jax.report import beam_plots
+      print(beam_plots.overlay(runs, pathlib.Path(out or 'runs/report')))
+      return 0
+    for path in beam.again(runs[0], out):
+      print(path)
+  except (ValueError, OSError, ImportError) as error:
+    print(f'report: {error}', file=sys.stderr)
+    return 1
+  return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Prints the files; a run without scores is one line on stderr and exit code 1."""
   parser = argparse.ArgumentParser(prog='python -m stp_jax.report', description=__doc__)
-  parser.add_argument('--workdir', required=True, help='folder of the run')
+  parser.add_argument('--workdir', required=True,
+                      help='folder of the run, or several joined by commas')
   parser.add_argument('--out', help='report folder; default RUN/report')
   args = parser.parse_args(argv)
+  if ',' in args.workdir or _is_beam(pathlib.Path(args.workdir)):
+    return _beam([pathlib.Path(r) for r in args.workdir.split(',') if r], args.out)
   run = pathlib.Path(args.workdir)
   source = run / 'report' / 'scores.json'
   try:

@@ -84,10 +84,13 @@ class Scales:
   def __init__(self, example: Mapping):
     truth, forecast = np.asarray(example['truth']), np.asarray(example['forecast'])
     both = np.concatenate([truth[np.isfinite(truth)], forecast[np.isfinite(forecast)]])
-    self.error = forecast - truth
+    self.colour = truth.ndim == 4  # a picture: its error is the mean of red, green and blue
+    self.error = (forecast - truth).mean(-1) if self.colour else forecast - truth
     spread = self.error[np.isfinite(self.error)]
     low = 0.0 if both.size and both.min() >= 0 else float(both.min(initial=0))
     self.value = dict(cmap='viridis', vmin=low, vmax=float(both.max(initial=low + 1e-6)))
+    if example.get('units') == 'of full scale' and example.get('latitude') is None:
+      self.value = dict(cmap='gray', vmin=0.0, vmax=1.0)  # frames of a film
     # A few pixels must not bleach the rest: beyond the 99.8th percentile the colour stays.
     width = float(np.percentile(abs(spread), 99.8)) if spread.size else 1.0
     self.difference = dict(cmap='RdBu_r', vmin=-max(width, 1e-6), vmax=max(width, 1e-6))
@@ -95,7 +98,9 @@ class Scales:
 
 def when(example: Mapping, lead: int, cadence: float) -> str:
   """Title of a lead: hours ahead and, where the frames have a clock, the time."""
-  text = f'+{(lead + 1) * cadence:g} h' if cadence else f'frame {lead + 1}'
+  ahead = (lead + 1) * cadence
+  text = f'frame {lead + 1}' if not cadence else (
+      f'+{ahead:g} h' if cadence >= 1 else f'+{round(60 * ahead)} min')
   times = example.get('times')
   if times is None or np.size(times) == 0:
     return text
@@ -109,7 +114,7 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
   truth = np.asarray(example['truth'])
   cadence = card.get('cadence_hours') if example.get('times') is not None else 0
   leads = sorted({round(x) for x in np.linspace(0, len(truth) - 1, min(4, len(truth)))})
-  frame = style.MapFrame(truth.shape[1:], example.get('latitude'), example.get('longitude'))
+  frame = style.MapFrame(truth.shape[1:3], example.get('latitude'), example.get('longitude'))
   scales, units = Scales(example), example.get('units', '')
   figure = style.figure((2.9 if frame.named else 2.1) * len(leads) + 1.6, 6.6)
   grid = figure.subplots(3, len(leads), squeeze=False)
@@ -124,7 +129,7 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
     grid[i, 0].annotate(
         name, (-0.36, 0.5), xycoords='axes fraction', rotation=90,
         va='center', ha='center', fontsize=11, fontweight='bold')
-    if i == 1:
+    if i == 1 and not scales.colour:
       figure.colorbar(_mappable(scales.value), ax=list(grid[:2].flat), label=unit('', units),
                       fraction=0.05, pad=0.01)
     if i == 2:
@@ -142,7 +147,7 @@ def _mappable(look: Mapping):
 
 def unit(what: str, units: str) -> str:
   text = {'TECU': 'total electron content'}.get(units, 'value')
-  return f'{what or text} [{units}]' if units else what or text
+  return (what or text) + ('' if units in ('', '1') else f' [{units}]')
 
 
 def animation(
@@ -151,7 +156,7 @@ def animation(
   """A GIF: truth, forecast and error side by side through the forecast, the last frame held."""
   truth, forecast = np.asarray(example['truth']), np.asarray(example['forecast'])
   cadence = card.get('cadence_hours') if example.get('times') is not None else 0
-  frame = style.MapFrame(truth.shape[1:], example.get('latitude'), example.get('longitude'))
+  frame = style.MapFrame(truth.shape[1:3], example.get('latitude'), example.get('longitude'))
   scales, units = Scales(example), example.get('units', '')
   figure = style.figure(11.5, 3.4)
   panels = figure.subplots(1, 3)
@@ -161,21 +166,24 @@ def animation(
   for i, (axes, (values, name, look)) in enumerate(zip(panels, columns)):
     images.append(frame.draw(axes, values[0], left=i == 0, bottom=True, **look))
     axes.set_title(name, fontsize=10)
-  figure.colorbar(images[1], ax=list(panels[:2]), label=unit('', units), pad=0.01)
+  if not scales.colour:
+    figure.colorbar(images[1], ax=list(panels[:2]), label=unit('', units), pad=0.01)
   figure.colorbar(images[2], ax=panels[2], label=unit('error', units), extend='both', pad=0.02)
   heading = figure.suptitle('', fontsize=11)
-  pictures, colours = [], palette(scales)
+  # The colours of a film are its own: those of the first picture, dithered.
+  pictures, colours = [], None if scales.colour else palette(scales)
+  dither = PIL.Image.Dither.FLOYDSTEINBERG if scales.colour else PIL.Image.Dither.NONE
   for lead in range(len(truth)):
     for image, (values, _, _) in zip(images, columns):
-      shown = values[lead][::-1] if frame.flip else values[lead]
-      image.set_data(np.ma.masked_invalid(shown))
+      image.set_data(frame.shown(values[lead]))
     heading.set_text(title(card, when(example, lead, cadence).replace('\n', ' · ')))
     figure.canvas.draw()
     if lead == 0:
       # From here on only the data moves; laying out anew would make the axes tremble.
       figure.set_layout_engine('none')
     picture = PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
-    pictures.append(picture.quantize(palette=colours, dither=PIL.Image.Dither.NONE))
+    colours = colours or picture.quantize(256)
+    pictures.append(picture.quantize(palette=colours, dither=dither))
   pictures[0].save(
       path, save_all=True, append_images=pictures[1:], loop=0,
       duration=[milliseconds] * (len(pictures) - 1) + [5 * milliseconds])

@@ -31,7 +31,7 @@ def forcings_mode(card: Mapping) -> str:
   return '' if alone else card.get('future_forcings', '')
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> list[str]:
   """A Markdown table that reads well as plain text; columns not in `left` go to the right."""
   widths = [max(len(str(r[i])) for r in (header, *rows)) for i in range(len(header))]
   def line(row):
@@ -91,7 +91,7 @@ def _main(card: Mapping, scores: Mapping, kind: str, stratum: str = 'all') -> li
         *(names.number(s[part][f'{kind}rmse'][i]) for i in shown), names.number(s[f'{kind}rmse']),
         names.number(s.get(f'{kind}gain'), 1, sign=True), names.number(s[f'{kind}mae']),
         names.number(s[f'{kind}bias'], sign=True)])
-  return _table(
+  return table(
       ['forecast', *(f'RMSE {t} [{units}]' if i == 0 else t for i, t in enumerate(titles)),
        f'all leads [{units}]', 'gain on persistence [%]', f'MAE [{units}]', f'bias [{units}]'],
       rows)
@@ -110,7 +110,7 @@ def _strata(card: Mapping, scores: Mapping, kind: str) -> list[str]:
     header += [f'{name}: RMSE [{units}]', 'gain [%]']
   sizes = '; '.join(
       f'{name}: {s["frames"]} frames of {s["windows"]} windows' for name, s in strata.items())
-  return [*_table(header, rows), f'Storm: Kp >= 5 in the target frame. {sizes}.', '']
+  return [*table(header, rows), f'Storm: Kp >= 5 in the target frame. {sizes}.', '']
 
 
 def _protocols(card: Mapping, scores: Mapping) -> list[str]:
@@ -139,9 +139,9 @@ def _protocols(card: Mapping, scores: Mapping) -> list[str]:
   header = ('score of the net', 'value', 'unit', 'how')
   return [
       '**Protocol `standard`** (RMSE in physical units, the rest of frames scaled to 0..1)', '',
-      *_table(header, standard, left=(0, 2, 3)),
+      *table(header, standard, left=(0, 2, 3)),
       '**Protocol `upstream`** (frames scaled to 0..1, padding rows included: only to compare with '
-      'published tables)', '', *_table(header, upstream, left=(0, 2, 3))]
+      'published tables)', '', *table(header, upstream, left=(0, 2, 3))]
 
 
 def _summary(card: Mapping, scores: Mapping, kind: str) -> list[str]:

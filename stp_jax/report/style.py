@@ -48,9 +48,16 @@ class MapFrame:
     else:
       self.flip, self.extent = False, (-0.5, width - 0.5, height - 0.5, -0.5)
 
+  def shown(self, values: np.ndarray) -> np.ndarray:
+    """What an image of matplotlib takes: north up, missing values masked (black in a picture)."""
+    values = values[::-1] if self.flip else values
+    if values.ndim == 3:
+      return np.clip(np.nan_to_num(values), 0, 1)
+    return np.ma.masked_invalid(values)
+
   def draw(self, axes: Axes, values: np.ndarray, left: bool, bottom: bool, **options):
-    """Draws `[H, W]`; labels only where the axes stand at the left or bottom edge."""
-    values = np.ma.masked_invalid(values[::-1] if self.flip else values)
+    """Draws `[H, W]`, or a picture `[H, W, 3]` in 0..1; labels only at the left and bottom edge."""
+    values = self.shown(values)
     image = axes.imshow(
         values, extent=self.extent, origin='upper', interpolation='nearest',
         aspect='auto' if self.named else 'equal', **options)

@@ -2,7 +2,7 @@
 
 import importlib
 
-_TASKS = {'forecast': 'Forecast'}
+_TASKS = {'forecast': 'Forecast', 'masked': 'Masked', 'beam': 'Beam', 'rebuild': 'Rebuild'}
 
 
 def find(name: str):

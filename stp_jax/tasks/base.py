@@ -42,6 +42,10 @@ class Task:
     """
     return pipeline.sources(stores, self.spec, splits, self.length, stride)
 
+  def check_splits(self, stores: Sequence[clip_store.ClipStore]) -> None:
+    """StoreError if a training clip shares time, or a source without clock, with another split."""
+    clip_store.assert_disjoint(stores, self.config.data.train_splits)
+
   def stage(self, step: int) -> int:
     """What the compiled step depends on besides shapes; a new value compiles it again."""
     del step
@@ -63,6 +67,13 @@ class Task:
     """
     del path
     return 'main'
+
+  def gathered(self, path: str) -> bool:
+    """Whether a sharded parameter is gathered before the step, once: what a loop over time uses.
+
+    Stacks of equal layers, which a scan takes one by one, are called 'stack' and stay sharded.
+    """
+    return 'stack' not in path.split('/')
 
   def adopt(self, config, variables: Variables) -> tuple[Variables, str]:
     """How weights of another run start this one, see `config.init_from`.

@@ -1,12 +1,13 @@
 """The forecast task: frames and forcings in, frames out; owns the loss and the scores."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from stp_jax import models, sampling
-from stp_jax.data import climatology, clip_store, forcings
+from stp_jax.data import climatology, clip_store, domains, forcings
 from stp_jax.data.spec import DataSpec
 from stp_jax.metrics import baselines, tec, video
 from stp_jax.models import anchor
@@ -33,6 +34,30 @@ class Forecast(base.Task):
     self.needs_climatology = config.model.anchor == 'climatology'
     if self.needs_climatology and not self.has_clock:
       raise ValueError(f'{spec.name}: anchor=climatology needs frames with times; it has none')
+    if self.needs_climatology and spec.shift:
+      raise ValueError(f'{spec.name}: anchor=climatology needs values that begin at 0, not at '
+                       f'{spec.shift:g} {spec.units}; choose another anchor')
+
+  @classmethod
+  def data_spec(cls, config, stores: Sequence[clip_store.ClipStore]) -> DataSpec:
+    """Of domains, where the config names some: one size and range for all, see `data.domains`."""
+    data = config.data
+    if not data.domains:
+      return super().data_spec(config, stores)
+    return domains.data_spec(
+        _named(data, stores), tuple(data.frame_size) or None, data.frame_channels)
+
+  def sources(self, stores: Sequence[clip_store.ClipStore], splits: Sequence[str],
+              stride: int = 1) -> list[Any]:
+    if not self.config.data.domains:
+      return super().sources(stores, splits, stride)
+    return domains.sources(_named(self.config.data, stores), self.spec, splits, self.length, stride,
+                           every=False)
+
+  def check_splits(self, stores: Sequence[clip_store.ClipStore]) -> None:
+    if not self.config.data.domains:
+      return super().check_splits(stores)
+    domains.assert_disjoint(_named(self.config.data, stores), self.config.data.train_splits)
 
   @property
   def channels(self) -> tuple[str, ...]:
@@ -97,12 +122,17 @@ class Forecast(base.Task):
     """Raw batch -> model inputs, on the device: scaling, planes, validity; see `_MODEL_INPUTS`."""
     spec, total = self.spec, self.t_in + t_out
     raw = batch['frames'][:, :total]
-    physical = raw.astype(jnp.float32) * spec.scale + spec.offset
-    valid = jnp.ones(raw.shape, bool) if spec.missing is None else raw != spec.missing
+    if 'scale' in batch:  # a batch of several domains: each example has its own scale
+      scale, offset, missing = (
+          batch[k][:, None, None, None, None] for k in ('scale', 'offset', 'missing'))
+      physical, valid = raw.astype(jnp.float32) * scale + offset, raw != missing
+    else:
+      physical = raw.astype(jnp.float32) * spec.scale + spec.offset
+      valid = jnp.ones(raw.shape, bool) if spec.missing is None else raw != spec.missing
     if jnp.issubdtype(raw.dtype, jnp.floating):
       valid &= jnp.isfinite(raw)
     value = physical if spec.maximum is None else jnp.minimum(physical, spec.maximum)
-    value = value / spec.divisor
+    value = (value - spec.shift) / spec.divisor
     # A hole is fed as the mean of its frame: no model sees the missing value's code.
     count = jnp.maximum(valid.sum((2, 3), keepdims=True), 1)
     mean = jnp.where(valid, value, 0).sum((2, 3), keepdims=True) / count
@@ -110,7 +140,8 @@ class Forecast(base.Task):
         frames=jnp.where(valid, value, mean), physical=physical,
         valid=valid & (spec.row_mask > 0)[:, None, None], forcings=None, calendar=None,
         driver=None)
-    scalars = batch['forcings'][:, :total]
+    scalars = (batch['forcings'][:, :total] if 'forcings' in batch else
+               jnp.zeros((*raw.shape[:2], 0)))
     height, width, _ = spec.shape
     result['forcings'] = forcings.planes(scalars, spec.columns, self.channels, height, width)
     column = spec.columns.index
@@ -155,34 +186,39 @@ class Forecast(base.Task):
     weight = inputs['valid'][:, first:].astype(jnp.float32)
     if config.latitude_weight:
       weight = weight * self.spec.row_weights[:, None, None]
-    error = predicted.astype(jnp.float32) - truth
+    scale = 1.0
     if config.loss_scale == 'last_day_mean':
       day = slice(max(0, self.t_in - self.spec.frames_per_day), self.t_in)
-      mean = inputs['frames'][:, day].mean((1, 2, 3, 4), keepdims=True)
-      error = error / jnp.maximum(mean, 1e-3)
+      scale = jnp.maximum(inputs['frames'][:, day].mean((1, 2, 3, 4), keepdims=True), 1e-3)
     elif config.loss_scale != 'none':
       raise ValueError(f'task.loss_scale={config.loss_scale!r}: none or last_day_mean')
-    # 'none': the model's own terms alone, as DMVFN is trained.
-    cost = {'mse': lambda e: e**2, 'mae': jnp.abs, 'mse+mae': lambda e: e**2 + jnp.abs(e),
-            'none': jnp.zeros_like}
-    if config.loss not in cost:
-      raise ValueError(f'task.loss={config.loss!r}: choose one of {" ".join(cost)}')
-    loss = main = jnp.sum(cost[config.loss](error) * weight) / jnp.maximum(jnp.sum(weight), 1)
+    loss = main = self.distance((predicted.astype(jnp.float32) - truth) / scale, weight)
     metrics = {}
     for name, term in output.terms.items():
       metrics[f'term/{name}'] = value = jnp.mean(term)
       loss += config.term_weights.get(name, 0.0) * value
     if config.loss == 'none' and not any(map(config.term_weights.get, output.terms)):
-      raise ValueError(f'task.loss=none needs a weight in task.term_weights; {self.config.model.name}'
-                       f' has the terms {" ".join(output.terms) or "(none)"}')
+      raise ValueError(
+          f'task.loss=none needs a weight in task.term_weights; {self.config.model.name} has the '
+          f'terms {" ".join(output.terms) or "(none)"}')
     if metrics:
       metrics['term/main'] = main
     return loss, (metrics, updated)
 
+  def distance(self, error: Array, weight: Array) -> Array:
+    """The main loss `[]`: the weighted mean over pixels of what `task.loss` makes of an error."""
+    # 'none': the model's own terms alone, as DMVFN is trained.
+    cost = {'mse': lambda e: e**2, 'mae': jnp.abs, 'mse+mae': lambda e: e**2 + jnp.abs(e),
+            'none': jnp.zeros_like}
+    name = self.config.task.loss
+    if name not in cost:
+      raise ValueError(f'task.loss={name!r}: choose one of {" ".join(cost)}')
+    return jnp.sum(cost[name](error) * weight) / jnp.maximum(jnp.sum(weight), 1)
+
   def predict(self, variables: Variables, batch: Batch) -> Array:
     """Forecast `[B, T_out, H, W, C]` in physical units."""
     output, _ = self.apply(variables, self.inputs(batch, self.t_out), self.t_out)
-    return output.prediction.astype(jnp.float32) * self.spec.divisor
+    return output.prediction.astype(jnp.float32) * self.spec.divisor + self.spec.shift
 
   def baseline_batch(self, batch: Batch) -> dict[str, Array]:
     """What `metrics.baselines.fit` reads of one batch of training windows."""
@@ -211,12 +247,18 @@ class Forecast(base.Task):
     statistics = {name: tec.per_example(f, truth, valid, spec.row_weights)
                   for name, f in forecasts.items()}
     frames = video.per_example(
-        forecasts['net'] / spec.divisor, inputs['frames'][:, t_in:], valid)
+        (forecasts['net'] - spec.shift) / spec.divisor, inputs['frames'][:, t_in:], valid)
     strata = {}
     if 'kp' in spec.columns and 'kp' not in spec.filled:
       kp = batch['observed'][:, t_in:, spec.columns.index('kp')]
       strata = {'quiet': kp < tec.STORM_KP10, 'storm': kp >= tec.STORM_KP10}
     return dict(forecasts=statistics, frames=frames, strata=strata)
+
+
+def _named(data, stores: Sequence[clip_store.ClipStore]) -> list[tuple[str, clip_store.ClipStore]]:
+  """Stores by the config's names; others by their folders'."""
+  names = data.domains if len(stores) == len(data.domains) else [s.path.name for s in stores]
+  return list(zip(names, stores))
 
 
 _MODEL_INPUTS = ('frames', 'forcings', 'calendar', 'driver')

@@ -35,7 +35,32 @@ _CASES = {
     'crevnet': (dict(name='crevnet', backbone=dict(layers=2)), (64, 64, 1), 0, ()),
     'dmvfn': (dict(name='dmvfn', backbone=dict(
         features=(16, 8), scales=(2, 1), routing_features=6)), (16, 16, 1), 0,
-        ('--config.model.backbone.scales=(2, 1)',))} | {
+        ('--config.model.backbone.scales=(2, 1)',)),
+    'unet': (dict(name='unet', backbone=dict(features=(2, 3))), (16, 18, 3), 0, ()),
+    'motionrnn': (dict(name='motionrnn', patch=2, backbone=dict(features=(4, 4),
+                                                                kernel_size=(5, 3))),
+                  (8, 12, 1), 0, ()),
+    'trajgru': (dict(name='trajgru', backbone=dict(
+        features=(3, 4), stems=(2, 3), kernels=(5, 1), links=(2, 1), back_kernels=(5, 3),
+        back_links=(1, 2), widths=(3, 2), flow_features=4, outputs=1)), (16, 12, 3), 0, ()),
+    'convlstmnet': (dict(name='convlstmnet', patch=2, backbone=dict(
+        features=(3, 2, 2), layers=(1, 2, 1), skip=1, kernel_size=5)), (8, 12, 1), 0, ()),
+    'escl': (dict(name='escl', backbone=dict(features=(3, 2), layers=(1, 1), skip=None)),
+             (8, 12, 1), 0, ('--config.model.name=escl',)),
+    'lmc': (dict(name='lmc', backbone=dict(
+        features=(3, 4), layers=2, motion=(2, 2, 3, 4), memory_size=5, attention=3)),
+            (16, 32, 1), 0, ()),
+    'ed_convgru': (dict(name='ed_convgru', backbone=dict(
+        features=(3, 4), stems=(2, 5), widths=(4, 3), kernel_size=3, inputs=2)),
+        (8, 12, 3), 0, ()),
+    'ed_convlstm': (dict(name='ed_convlstm', backbone=dict(
+        features=(3,), stems=(2,), widths=(4,), kernel_size=1, output='upstream')),
+        (8, 12, 1), 0, ()),
+    'gs2pm': (dict(name='gs2pm', backbone=dict(
+        hid_S=4, hid_T=16, N_S=2, N_T=4, mlp_ratio=2.5, prompt_size=3)), (12, 16, 3), 0, ()),
+    'ms2p_v1': (dict(name='ms2p_v1', backbone=dict(
+        hid_S=4, hid_T=16, N_S=2, N_T=3, mlp_ratio=1.5, attention='upstream')),
+        (8, 12, 1), 0, ())} | {
     f'simvp_{name}': (
         dict(name='simvp', fusion='mix' if name == 'tau' else 'none', backbone=dict(
             translator=name, hid_S=8, hid_T=24, N_S=4, N_T=2, mlp_ratio=2.7,
@@ -99,10 +124,17 @@ def test_a_bare_file_needs_no_config(tmp_path, capsys, name):
       assert again[key].dtype == value.dtype
 
 
+# Told by their files in the round trips of their own tests.
+_ROUND_TRIPS = {'gs2pm_predrnn', 'gs2pm_predrnnpp', 'gs2pm_mim', 'gs2pm_e3dlstm', 'simvp_v1',
+                'peephole_convlstm'}
+
+
 def test_every_family_is_told_by_its_keys():
-  assert {_CASES[n][0]['name'] for n in _CASES} == FAMILIES.keys()
+  assert {_CASES[n][0]['name'] for n in _CASES} == FAMILIES.keys() - _ROUND_TRIPS
   for name, (config, *_) in _CASES.items():
-    assert infer.model_of(_weights(name)[1]) == config['name']
+    # An ESCL has the tensors of a ConvLSTMNet.
+    told = {'escl': 'convlstmnet'}.get(config['name'], config['name'])
+    assert infer.model_of(_weights(name)[1]) == told
 
 
 def test_keys_of_no_model_are_one_line(tmp_path, capsys):

@@ -143,3 +143,12 @@ def test_without_a_clock_persistence_is_left_and_everything_traces():
   traced = jax.jit(lambda x: _apply(tables, x))(frames)
   for name, value in _apply(tables, frames).items():
     np.testing.assert_allclose(traced[name], value, rtol=1e-5)
+
+
+def test_without_a_clock_a_hole_persists_as_the_mean_of_its_frame():
+  frames = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2, 1)
+  frames[0, 1, 0, 0] = 65535  # a code, not a value
+  frames[0, 1, 0, 1] = np.nan
+  valid = frames < 60000
+  got = baselines.apply(None, frames, t_in=2, t_out=1, valid=valid)['persistence']
+  np.testing.assert_allclose(np.ravel(got), [6.5, 6.5, 6, 7])

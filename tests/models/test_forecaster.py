@@ -25,6 +25,10 @@ TINY = dict(
     simvp=dict(hid_S=4, hid_T=6, N_S=2, N_T=2, mlp_ratio=1.0),
 )
 NAMES = tuple(TINY)
+# GS2PM and cuts of networks above that it is compared with: they promise in their own files.
+OWN_TESTS = {
+    'gs2pm', 'ms2p_v1', 'gs2pm_e3dlstm', 'gs2pm_mim', 'gs2pm_predrnn', 'gs2pm_predrnnpp',
+    'simvp_v1', 'convlstmnet', 'motionrnn'}
 
 
 def _data(t=5, size=(8, 8), forcings=3, b=2):
@@ -49,7 +53,7 @@ def _fixed(name):
 
 def test_every_backbone_is_tested():
   own_loop = {name for name, cls in BACKBONES.items() if cls.kind == 'window'}  # own tests
-  assert set(BACKBONES) - own_loop == set(TINY)
+  assert set(BACKBONES) - own_loop - OWN_TESTS == set(TINY)
 
 
 @pytest.mark.parametrize('name', NAMES)

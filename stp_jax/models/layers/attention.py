@@ -16,7 +16,7 @@ from stp_jax.typing import Array
 
 def attend(
     x: Array, heads: int, drop: float, train: bool, dtype: jnp.dtype | None,
-    bias: Array | None = None, mask: np.ndarray | None = None,
+    bias: Array | None = None, mask: np.ndarray | None = None, initializer: str = 'trunc_normal',
 ) -> Array:
   """Inside a compact module: attention of all tokens to all tokens, softmax at least in float32.
 
@@ -31,7 +31,7 @@ def attend(
     `[..., N, C]`.
   """
   channels, size = x.shape[-1], x.shape[-1] // heads
-  qkv = dense(3 * heads * size, 'qkv', dtype=dtype)(x)
+  qkv = dense(3 * heads * size, 'qkv', initializer, dtype)(x)
   q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:-1], 3, heads, size), -3, 0)
   weights = wide(jnp.einsum('...qhd,...khd->...hqk', q * size ** -0.5, k))
   if bias is not None:
@@ -41,7 +41,7 @@ def attend(
   weights = jax.nn.softmax(weights, -1).astype(v.dtype)
   weights = nn.Dropout(drop)(weights, deterministic=not train)
   y = jnp.einsum('...hqk,...khd->...qhd', weights, v)
-  y = dense(channels, 'proj', dtype=dtype)(y.reshape(*x.shape[:-1], heads * size))
+  y = dense(channels, 'proj', initializer, dtype)(y.reshape(*x.shape[:-1], heads * size))
   return nn.Dropout(drop)(y, deterministic=not train)
 
 
@@ -49,6 +49,7 @@ class SelfAttention(nn.Module):
   """Attention among all tokens of an example."""
   heads: int = 8
   drop: float = 0.0
+  initializer: str = 'trunc_normal'
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -58,7 +59,8 @@ class SelfAttention(nn.Module):
       raise ValueError(
           f'attention: {x.shape[-1]} channels do not divide by {self.heads} heads; choose '
           f'multiples of {self.heads} for T * hid_S and hid_T')
-    return attend(x, self.heads, self.drop, train, self.dtype)
+    return attend(
+        x, self.heads, self.drop, train, self.dtype, initializer=self.initializer)
 
 
 def relative_positions(window: int) -> np.ndarray:

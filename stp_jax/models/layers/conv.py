@@ -130,7 +130,9 @@ def kernel_init(name: str, groups: int = 1) -> Callable:
   """Initialiser of a kernel `[k, k, in / groups, out]` (or `[in, out]`, of a dense layer), by name.
 
   torch: U(+-1 / sqrt(fan in)), torch's default. trunc_normal: std 0.02, cut at +-2 (a hundred std).
-  he_out: N(0, sqrt(2 / fan out)), fan out counted per group. small: U(+-0.001). zeros.
+  he_out: N(0, sqrt(2 / fan out)), fan out counted per group. xavier: N(0, sqrt(2 / (fan in + fan
+  out))), fan out of the whole kernel, as torch counts it: a depthwise one has k k C. orthogonal.
+  small: U(+-0.001). zeros.
   """
   def torch(key, shape, dtype=jnp.float32):
     bound = math.prod(shape[:-1]) ** -0.5
@@ -143,12 +145,16 @@ def kernel_init(name: str, groups: int = 1) -> Callable:
     fan_out = math.prod(shape[:-2]) * shape[-1] // groups
     return jax.random.normal(key, shape, dtype) * (2 / fan_out) ** 0.5
 
+  def xavier(key, shape, dtype=jnp.float32):
+    fans = math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1]
+    return jax.random.normal(key, shape, dtype) * (2 / fans) ** 0.5
+
   def small(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -1e-3, 1e-3)
 
   makers = dict(
-      torch=torch, trunc_normal=trunc_normal, he_out=he_out, small=small,
-      zeros=nn.initializers.zeros)
+      torch=torch, trunc_normal=trunc_normal, he_out=he_out, xavier=xavier,
+      orthogonal=nn.initializers.orthogonal(), small=small, zeros=nn.initializers.zeros)
   if name not in makers:
     raise ValueError(f'initialiser {name!r}: one of {" ".join(makers)}')
   return makers[name]

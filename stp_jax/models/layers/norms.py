@@ -101,6 +101,16 @@ class LayerNorm(nn.Module):
     return (y * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)
 
 
+def standardize(x: Array, rank: int = 3, epsilon: float = 1e-5) -> Array:
+  """Zero mean and unit variance over the last `rank` axes together, at least float32.
+
+  A layer norm without parameters, over (H, W, C) or, with rank 4, (depth, H, W, C).
+  """
+  y, axes = wide(x), tuple(range(-rank, 0))
+  y = y - jnp.mean(y, axes, keepdims=True)
+  return y * lax.rsqrt(jnp.mean(jnp.square(y), axes, keepdims=True) + epsilon)
+
+
 class VolumeLayerNorm(nn.Module):
   """Layer normalisation over the whole (H, W, C); `scale` and `bias` are `[H, W, C]` too.
 
@@ -115,10 +125,7 @@ class VolumeLayerNorm(nn.Module):
     shape = x.shape[-self.rank:]
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
-    y, axes = wide(x), tuple(range(-self.rank, 0))
-    y = y - jnp.mean(y, axes, keepdims=True)
-    var = jnp.mean(jnp.square(y), axes, keepdims=True)
-    return (y * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)
+    return (standardize(x, self.rank, self.epsilon) * scale + bias).astype(x.dtype)
 
 
 class DropPath(nn.Module):

@@ -11,8 +11,8 @@ GRIDS = ('exact', 'upstream')
 
 
 def _places(shift: Array, axis: int, n: int, grid: str) -> Array:
-  """Pixel coordinates 0 to n - 1 along an axis of `shift` `[B, H', W']`, plus the shift."""
-  count, lead = shift.shape[axis], (slice(None), *[None] * (2 - axis))
+  """Pixel coordinates 0 to n - 1 along an axis of `shift` `[..., H', W']`, plus the shift."""
+  count, lead = shift.shape[axis], (slice(None), *[None] * (-1 - axis))
   if grid == 'exact' or min(n, count) == 1:
     return shift + jnp.arange(count, dtype=shift.dtype)[lead]
   # As torch's linspace from -1 to 1 and grid_sample's way back from there to pixels round it.
@@ -28,7 +28,7 @@ def warp(image: Array, flow: Array, padding: str = 'border', grid: str = 'exact'
 
   Args:
     image: `[B, H, W, C]`.
-    flow: `[B, H', W', 2]` in pixels, the column's first.
+    flow: `[B, ..., H', W', 2]` in pixels, the column's first; several flows fetch from one image.
     padding: what lies outside. border: the nearest pixel; there, and on the outermost rows and
       columns themselves, the result does not depend on the flow across the border. zeros.
     grid: exact, or upstream: torch's usual detour through coordinates in [-1, 1] misses some whole
@@ -36,7 +36,7 @@ def warp(image: Array, flow: Array, padding: str = 'border', grid: str = 'exact'
       a pixel the slope is that to the next one, just before it that from the previous one.
 
   Returns:
-    `[B, H', W', C]`, of the image's type.
+    `[B, ..., H', W', C]`, of the image's type.
 
   Raises:
     ValueError: unknown padding or grid.
@@ -46,12 +46,11 @@ def warp(image: Array, flow: Array, padding: str = 'border', grid: str = 'exact'
   if grid not in GRIDS:
     raise ValueError(f'warp: grid {grid!r}: one of {" ".join(GRIDS)}')
   b, h, w, c = image.shape
-  rows, columns = flow.shape[1:3]
   flow = wide(flow)
   pixels = image.reshape(b, h * w, c)
   axes = []
-  for axis, n in ((1, h), (2, w)):
-    place = _places(flow[..., 2 - axis], axis, n, grid)
+  for axis, n in ((-2, h), (-1, w)):
+    place = _places(flow[..., -1 - axis], axis, n, grid)
     if padding == 'border':
       # `where`, not `clip`, whose gradient at the border is half that of the inside.
       place = jnp.where(place > 0, jnp.where(place < n - 1, place, n - 1), 0)
@@ -68,5 +67,5 @@ def warp(image: Array, flow: Array, padding: str = 'border', grid: str = 'exact'
       row, column = (jnp.clip(at, 0, n - 1).astype(jnp.int32) for at, n in ((y, h), (x, w)))
       index = row * w + column
       corner = jnp.take_along_axis(pixels, index.reshape(b, -1, 1), 1, mode='clip')
-      total = total + wide(corner).reshape(b, rows, columns, c) * weight[..., None]
+      total = total + wide(corner).reshape(*weight.shape, c) * weight[..., None]
   return total.astype(image.dtype)

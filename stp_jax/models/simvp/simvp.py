@@ -24,12 +24,13 @@ class BasicConv(nn.Module):
   kernel_size: int
   stride: int = 1
   up: bool = False
+  initializer: str = 'trunc_normal'
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     conv = lambda features, name: Conv2D(
-        features, self.kernel_size, self.stride, initializer='trunc_normal', dtype=self.dtype,
+        features, self.kernel_size, self.stride, initializer=self.initializer, dtype=self.dtype,
         name=name)
     if self.up:
       x = pixel_shuffle(conv(4 * self.features, 'conv_0')(x))
@@ -44,13 +45,14 @@ class ConvSC(nn.Module):
   kernel_size: int = 3
   down: bool = False
   up: bool = False
+  initializer: str = 'trunc_normal'
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     return BasicConv(
-        self.features, self.kernel_size, 2 if self.down else 1, self.up, self.dtype,
-        name='conv')(x)
+        self.features, self.kernel_size, 2 if self.down else 1, self.up, self.initializer,
+        self.dtype, name='conv')(x)
 
 
 class Encoder(nn.Module):
@@ -58,6 +60,7 @@ class Encoder(nn.Module):
   features: int
   stages: int
   kernel_size: int
+  initializer: str = 'trunc_normal'
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -66,7 +69,8 @@ class Encoder(nn.Module):
     skip = None
     for i in range(self.stages):
       x = ConvSC(
-          self.features, self.kernel_size, down=i % 2 == 1, dtype=self.dtype, name=f'enc_{i}')(x)
+          self.features, self.kernel_size, down=i % 2 == 1, initializer=self.initializer,
+          dtype=self.dtype, name=f'enc_{i}')(x)
       skip = x if i == 0 else skip
     return x, skip
 
@@ -78,6 +82,8 @@ class Decoder(nn.Module):
   stages: int
   kernel_size: int
   zero_readout: bool = False
+  initializer: str = 'trunc_normal'
+  readout_init: str = 'torch'
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -87,11 +93,11 @@ class Decoder(nn.Module):
       if i == self.stages - 1:
         x = x + skip
       x = ConvSC(
-          self.features, self.kernel_size, up=(self.stages - 1 - i) % 2 == 1, dtype=self.dtype,
-          name=f'dec_{i}')(x)
+          self.features, self.kernel_size, up=(self.stages - 1 - i) % 2 == 1,
+          initializer=self.initializer, dtype=self.dtype, name=f'dec_{i}')(x)
     return Conv2D(
-        self.channels, 1, initializer='zeros' if self.zero_readout else 'torch', dtype=self.dtype,
-        name='readout')(x)
+        self.channels, 1, initializer='zeros' if self.zero_readout else self.readout_init,
+        dtype=self.dtype, name='readout')(x)
 
 
 class SimVP(nn.Module):
@@ -159,7 +165,7 @@ class SimVP(nn.Module):
           f'SimVP: frames of {h} x {w} do not divide by {self.multiple} (N_S={self.N_S}); pad them')
     x = x.reshape(b * t, h, w, -1)
     latent, skip = Encoder(
-        self.hid_S, self.N_S, self.spatio_kernel_enc, self.dtype, name='enc')(x)
+        self.hid_S, self.N_S, self.spatio_kernel_enc, dtype=self.dtype, name='enc')(x)
     h, w = latent.shape[1:3]
     # Time joins the channels, frame by frame: channel = time * hid_S + feature.
     z = latent.reshape(b, t, h, w, -1).transpose(0, 2, 3, 1, 4).reshape(b, h, w, -1)
@@ -169,8 +175,8 @@ class SimVP(nn.Module):
         options=self._options, dtype=self.dtype, name='hid')(z, train)
     z = z.reshape(b, h, w, t, -1).transpose(0, 3, 1, 2, 4).reshape(latent.shape)
     y = Decoder(
-        self.channels, self.hid_S, self.N_S, self.spatio_kernel_dec, self.zero_readout, self.dtype,
-        name='dec')(z, skip)
+        self.channels, self.hid_S, self.N_S, self.spatio_kernel_dec, self.zero_readout,
+        dtype=self.dtype, name='dec')(z, skip)
     return y.reshape(b, t, *y.shape[1:]), {}
 
   def target_terms(self, prediction: Array, target: Array) -> dict[str, Array]:

@@ -124,8 +124,11 @@ def test_initialisers():
       jnp.std(conv.kernel_init('he_out')(key, shape)), (2 / (9 * 64)) ** 0.5, rtol=0.03)
   np.testing.assert_allclose(
       jnp.std(conv.kernel_init('he_out', 64)(key, (3, 3, 1, 64))), (2 / 9) ** 0.5, rtol=0.1)
+  # torch counts the fan out of a depthwise kernel over all channels.
+  np.testing.assert_allclose(
+      jnp.std(conv.kernel_init('xavier')(key, (3, 3, 1, 64))), (2 / (9 + 9 * 64)) ** 0.5, rtol=0.1)
   with pytest.raises(ValueError, match='he_out'):
-    conv.kernel_init('xavier')
+    conv.kernel_init('glorot')
 
 
 def test_errors_name_the_cure():

@@ -77,6 +77,7 @@ def test_published_parameter_counts():
     assert sum(x.size for x in jax.tree.leaves(shapes['params'])) == expected
 
 
+@pytest.mark.slow
 def test_future_frames_reach_neither_the_forecast_nor_gradients():
   model, variables = _fixed()
   frames = _frames(7)
@@ -111,6 +112,7 @@ def test_upstream_forecasts_from_the_last_three_frames_alone():
     assert np.array_equal(a, b) != warm_up
 
 
+@pytest.mark.slow
 def test_training_updates_statistics_and_lowers_the_loss():
   frames, variables = _frames(7), _fixed()[1]
   for dtype in ('float32', 'bfloat16'):

@@ -104,6 +104,7 @@ def test_forecasts_are_deterministic_and_run_at_least_one_block():
   assert np.mean(draws) < 0.2  # drawn by the probabilities: nearly always none
 
 
+@pytest.mark.slow
 def test_predictions_are_cut_to_the_unit_range_only_on_demand():
   variables = {'params': _fixed()[1]['params']['backbone']}
   frames = 3 * _frames(5) - 1
@@ -113,6 +114,7 @@ def test_predictions_are_cut_to_the_unit_range_only_on_demand():
     assert bool(image.max() > 1 and image.min() < 0) != clip
 
 
+@pytest.mark.slow
 def test_future_frames_reach_neither_the_forecast_nor_gradients():
   model, variables = _fixed()
   frames = _frames(5)
@@ -142,6 +144,7 @@ def test_future_frames_reach_neither_the_forecast_nor_gradients():
   assert not np.allclose(forced[:, 1:], expected[:, 1:])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss():
   frames = _frames(5)
   for dtype in ('float32', 'bfloat16'):

@@ -170,6 +170,7 @@ def test_frames_outside_the_unit_interval():
   np.testing.assert_array_equal(got, jnp.repeat(frames[:, 1:2], 2, 1))
 
 
+@pytest.mark.slow
 def test_bfloat16_learns():
   frames = _frames(size=(8, 8), b=1)
   model = _build(shape=(8, 8, 3), dtype='bfloat16', backbone=dict(downscale=2))

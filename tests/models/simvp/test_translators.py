@@ -33,7 +33,8 @@ def _random(*shape):
   return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize('translator', NAMES)
+@pytest.mark.parametrize('translator', [
+    n if n == 'gsta' else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_learns_in_bfloat16_at_odd_sizes_and_reads_no_future_frame(translator):
   model = build(dict(name='simvp', fusion='concatenate', combine='residual',
                      backbone=dict(TINY, N_T=2, hid_T=16, translator=translator)),
@@ -128,6 +129,7 @@ def test_dropout_and_stochastic_depth_act_in_training_only(translator):
     run(True)
 
 
+@pytest.mark.slow
 def test_initial_values():
   params = jax.jit(_module('uniformer', hid_T=64, mlp_ratio=4.0).init)(
       jax.random.key(0), jnp.zeros((1, 8, 4, 4, 1)))['params']['hid']
@@ -178,6 +180,7 @@ def test_all_pixels_of_a_window_see_each_other_where_nothing_is_joined():
   assert not swin.visible(9, 12, 4, 2, 'upstream').all()
 
 
+@pytest.mark.slow
 def test_the_published_swin_sees_across_the_edge():
   x = _random(1, 2, 16, 16, 1)
   sound, upstream = (_module('swin', shift_mask=m) for m in (None, 'upstream'))

@@ -1,0 +1,158 @@
+"""Variables of NetCDF files and zarr stores as clips; see `folder`."""
+
+import contextlib
+import functools
+import pathlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from stp_jax.data import folder_arrays
+from stp_jax.data import folder_clips as clips
+from stp_jax.data.clip_store import StoreError
+from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
+
+_TIMES = ('time', 't', 'valid_time', 'date', 'frame', 'step')
+_NAMES = {'Y': ('lat', 'latitude', 'y', 'row', 'rows', 'rlat'),
+          'X': ('lon', 'longitude', 'x', 'column', 'columns', 'rlon')}
+_DEGREES = {'Y': 'degrees_north', 'X': 'degrees_east'}
+_BLOCK = 16 << 20
+_CHANNELS = 16
+# What libraries raise on a file that is no such file, or a damaged one.
+_ERRORS = (OSError, ValueError, KeyError, IndexError, RuntimeError, AttributeError)
+
+
+@contextlib.contextmanager
+def _dataset(path: pathlib.Path) -> Iterator[Any]:
+  xarray = clips.module('xarray', 'reading NetCDF and zarr', '"stp_jax[data]"')
+  words = dict(mask_and_scale=False, decode_timedelta=False)
+  if path.is_dir():
+    clips.module('zarr', 'reading zarr', '"stp_jax[geo]"')
+    words |= dict(engine='zarr', chunks=None)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of calendars and consolidated metadata
+    with xarray.open_dataset(path, **words) as data:
+      yield data
+
+
+def _variable(data, wanted: str, path: pathlib.Path) -> str:
+  there = {k: v for k, v in data.data_vars.items()
+           if v.dtype.kind in 'biuf' and sum(n > 1 for n in v.shape) >= 2}
+  listed = ', '.join(f'{k}{list(v.dims)} {v.dtype}' for k, v in there.items()) or 'none'
+  if wanted and wanted not in there:
+    raise StoreError(f'{path}: no variable {wanted}; there are: {listed}')
+  if not wanted and len(there) != 1:
+    raise StoreError(f'{path}: choose with --variable: {listed}')
+  return wanted or next(iter(there))
+
+
+def _axes(field, path: pathlib.Path) -> dict[str, str]:
+  """{'T', 'H', 'W', 'C': dimension}; T and C only where there is such a one."""
+  left = [d for d in field.dims]
+  axes = {}
+  for d in left:
+    coordinate = field.coords.get(d)
+    kind = '' if coordinate is None else coordinate.dtype.kind
+    if kind == 'M' or (kind == 'O' and d in field.indexes) or d.lower() in _TIMES:
+      axes.setdefault('T', d)
+  for letter, axis in (('H', 'Y'), ('W', 'X')):
+    for d in left:
+      told = dict(getattr(field.coords.get(d), 'attrs', {}))
+      if (told.get('axis') == axis or told.get('units') == _DEGREES[axis]
+          or d.lower() in _NAMES[axis]):
+        axes.setdefault(letter, d)
+  left = [d for d in left if d not in axes.values()]
+  for letter in 'WH':
+    if letter not in axes and left:
+      axes[letter] = left.pop()
+  wide = [d for d in left if field.sizes[d] > 1]
+  if not {'H', 'W'} <= set(axes) or len(wide) > 1 or (
+      wide and field.sizes[wide[0]] > _CHANNELS):
+    raise StoreError(f'{path}: {field.name} has the dimensions {dict(field.sizes)}; time, rows, '
+                     f'columns and up to {_CHANNELS} levels are read: select some of them first')
+  return axes | ({'C': wide[0]} if wide else {})
+
+
+def _clock(data, field, axes: dict[str, str]) -> np.ndarray | None:
+  """datetime64[s] of the frames; of a single one from a scalar time."""
+  if 'T' in axes:
+    values = field.coords.get(axes['T'])
+    # Other calendars than ours (of 360 days) have no dates that a clock knows.
+    return None if values is None or values.dtype.kind != 'M' else values.values.astype('M8[s]')
+  for name in ('valid_time', 'time'):
+    if name in data.variables and data[name].size == 1 and data[name].dtype.kind == 'M':
+      return data[name].values.reshape(1).astype('M8[s]')
+  return None
+
+
+def _ordered(field, axes: dict[str, str]):
+  field = field.isel({d: 0 for d in field.dims if d not in axes.values()})
+  return field.transpose(*(axes[x] for x in 'THWC' if x in axes))
+
+
+def _read_field(path: pathlib.Path, name: str, start: int, stop: int
+                ) -> Iterator[np.ndarray | BadFrame]:
+  try:
+    with _dataset(path) as data:
+      field = data[name]
+      axes = _axes(field, path)
+      field = _ordered(field, axes)
+      if 'T' not in axes:
+        values = field.values
+        yield values if 'C' in axes else values[..., None]
+        return
+      step = max(1, _BLOCK // max(1, field.nbytes // max(1, len(field))))
+      for first in range(start, stop, step):
+        values = field[first:min(first + step, stop)].values
+        yield from values if 'C' in axes else values[..., None]
+  except StoreError:
+    raise
+  except _ERRORS as error:
+    yield BadFrame(f'{path}: unreadable ({(str(error).splitlines() or [""])[0]})')
+
+
+def _grid(field, axes: dict[str, str]) -> dict[str, list[float]]:
+  result = {}
+  for letter, name, axis in (('H', 'latitude', 'Y'), ('W', 'longitude', 'X')):
+    values = field.coords.get(axes[letter])
+    if values is not None and values.dtype.kind in 'iuf' and (
+        values.attrs.get('units') == _DEGREES[axis]
+        or axes[letter].lower() in (name, name[:3])):
+      result[name] = values.values.astype(float).tolist()
+  return result if len(result) == 2 else {}
+
+
+def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad) -> Found:
+  """A variable of NetCDF files or zarr stores; those of one folder are joined by their times."""
+  found = Found('fields', [], '')
+  for folder, group in clips.folders(base, paths):
+    parts = []
+    for path in group:
+      name = clips.below(base, path)
+      try:
+        with _dataset(path) as data:
+          key = _variable(data, variable, path)
+          field = data[key]
+          axes = _axes(field, path)
+          if not found.layout:
+            folder_arrays.told(found, {**field.encoding, **field.attrs})
+            found.grid = _grid(field, axes)
+            found.layout = ', '.join(f'{d}: {x}' for x, d in axes.items()) + f' of {key}'
+          size = {x: field.sizes[d] for x, d in axes.items()}
+          parts.append(Clip(
+              name, size.get('T', 1), (size['H'], size['W'], size.get('C', 1)), field.dtype.name,
+              functools.partial(_read_field, path, key), _clock(data, field, axes)))
+          found.sizes.setdefault((size['H'], size['W']), name)
+      except StoreError:
+        raise
+      except _ERRORS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(path), '')
+        error = BadFrame(f'{path}: unreadable ({reason.strip()})')
+        bad(error, name)
+        parts.append(clips.gap(name, error))
+    found.clips += clips.joined(folder, parts)
+  if not found.clips:
+    raise StoreError(f'{paths[0]}: none of the {len(paths)} files can be read')
+  return found

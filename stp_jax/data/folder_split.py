@@ -1,0 +1,145 @@
+"""Which frames of one's own clips belong to which split, cut at gaps; see `folder`."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from stp_jax.data import splits
+from stp_jax.data.clip_store import StoreError
+from stp_jax.data.folder_clips import Clip
+
+NAMES = ('train', 'validation', 'test')
+_FOLDERS = dict(train='train', training='train', val='validation', valid='validation',
+                validation='validation', test='test', testing='test')
+_CALENDAR = 27 * 86400  # seconds: longer steps are months or years, which are not equally long
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+  """Frames `start` to before `stop` of clip number `clip`."""
+  clip: int
+  start: int
+  stop: int
+  split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+  """Seconds between frames, None without a clock; and what was found of gaps."""
+  step: int | None
+  gaps: int = 0
+  lost: int = 0
+  note: str = ''
+
+
+def clock(clips: Sequence[Clip], minutes: float) -> Clock:
+  """The cadence: as told, else the step that is most frequent.
+
+  Args:
+    minutes: 0: not told.
+  """
+  steps = [np.diff(c.times).astype(int) for c in clips if c.times is not None and c.length > 1]
+  if any(c.times is None for c in clips) or not steps:
+    return Clock(None)
+  every = np.concatenate(steps)
+  told = round(60 * minutes)
+  values, counts = np.unique(every, return_counts=True)
+  step = told or int(values[np.argmax(counts)])
+  if every.min() >= _CALENDAR and every.max() <= 1.2 * every.min() and not told:
+    return Clock(None, note='frames are months or years apart: no clock, no gaps looked for')
+  if step < 60:
+    return Clock(None, note=f'frames {step} s apart: no clock, which counts minutes')
+  wide = every[every > step]
+  return Clock(step, int((every != step).sum()), int((wide // step - (wide % step == 0)).sum()))
+
+
+def _cuts(clip: Clip, step: int | None) -> list[int]:
+  """Where a clip is cut because time jumps."""
+  if step is None:
+    return []
+  return (np.flatnonzero(np.diff(clip.times).astype(int) != step) + 1).tolist()
+
+
+def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
+         ) -> tuple[list[Span], str]:
+  """Spans of all clips in order, and how they were split, in words.
+
+  Args:
+    step: seconds between frames, or None without a clock.
+    split: 'folders', 'clip', 'time', the last two with shares ('time:0.7,0.2,0.1'), the name of one
+      split for all, or '': folders named train and test where they are, else by time where there is
+      a clock or fewer than three clips, else by clip.
+
+  Raises:
+    ValueError: an option that cannot be read, or folders that are not there.
+    StoreError: too few frames to split.
+  """
+  word, _, text = split.partition(':')
+  tops = [_FOLDERS.get(c.name.partition('/')[0].lower()) for c in clips]
+  if not word:
+    whole = [c for c in clips if c.length >= window]
+    word = ('folders' if {'train', 'test'} <= set(tops) else
+            'time' if step is not None or len(whole) < 3 else 'clip')
+  shares = splits.shares(f'time:{text}' if text else 'time')
+  if word == 'folders':
+    if None in tops:
+      raise ValueError(f'--split folders: {clips[tops.index(None)].name} lies below none of '
+                       f'{" ".join(_FOLDERS)}')
+    labels, how = [np.full(c.length, t) for c, t in zip(clips, tops)], 'by the folders'
+  elif word == 'clip':
+    labels, how = _by_clip(clips, shares, window)
+  elif word == 'time':
+    labels, how = _by_time(clips, step, shares, window, bool(text))
+  else:
+    name = splits.assign(np.zeros(1, 'M8[m]'), split)[0]  # one name; checks it
+    labels, how = [np.full(c.length, name) for c in clips], f'all is {name}'
+  spans = []
+  for i, (clip, label) in enumerate(zip(clips, labels)):
+    change = np.flatnonzero(label[1:] != label[:-1]) + 1
+    ends = sorted({0, clip.length, *_cuts(clip, step), *change.tolist()})
+    spans += [Span(i, a, b, str(label[a])) for a, b in itertools.pairwise(ends)]
+  return spans, how
+
+
+def _by_clip(clips, shares, window) -> tuple[list[np.ndarray], str]:
+  """Whole clips, spread evenly: names are often sorted by what the clips show."""
+  long = [i for i, c in enumerate(clips) if c.length >= window] or list(range(len(clips)))
+  if len(long) < 3:
+    raise StoreError(f'--split clip: {len(long)} clips of at least {window} frames; three are '
+                     'needed, or --split time')
+  held = [max(1, round(s * len(long))) if s else 0 for s in (*shares[1:], 0.0)[:2]]
+  places = [long[int((k + 0.5) * len(long) / sum(held))] for k in range(sum(held))]
+  names = np.full(len(clips), 'train', object)
+  names[places] = 'validation'
+  for k in range(held[1]):
+    names[places[int((k + 1) * len(places) / held[1]) - 1]] = 'test'
+  how = 'by clip, spread over their order'
+  return [np.full(c.length, n) for c, n in zip(clips, names)], how
+
+
+def _by_time(clips, step, shares, window, told: bool) -> tuple[list[np.ndarray], str]:
+  """Blocks of time, in order; each can hold a window where there are frames enough."""
+  if step is None:  # no clock: in the order of the clips
+    ends = np.cumsum([c.length for c in clips])
+    times = [np.arange(e - c.length, e) for c, e in zip(clips, ends)]
+  else:  # clips of one time belong together, wherever they were taken
+    times = [c.times.astype(np.int64) for c in clips]
+  every = np.unique(np.concatenate(times))
+  count = len(every)
+  if count < 4:
+    raise StoreError(f'{clips[0].name}: {count} frames in all; at least 4 are needed to train and '
+                     'to test')
+  held = [round(s * count) for s in (*shares[1:], 0.0)[:2]]
+  if not told:
+    if count >= 4 * window:
+      held = [max(h, window) for h in held]
+    else:
+      held = [0, window if count >= 2 * window else max(2, count // 3)]
+  labels = []
+  for t in times:
+    rank = np.searchsorted(every, t)
+    number = (rank >= count - sum(held)).astype(int) + (rank >= count - held[1])
+    labels.append(np.array(NAMES)[number])
+  return labels, 'by time, in blocks that share no frame'

@@ -1,0 +1,1 @@
+"""Operations without parameters that need more than one line of jax.numpy."""

@@ -13,6 +13,9 @@ from tests import stores
 
 CONFIG = 'configs/iono_mixer.py:smoke,channels=9,model=convlstm'
 
+# One worker makes what these tests share; another would make it again.
+pytestmark = pytest.mark.xdist_group('evaluated_run')
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):

@@ -10,6 +10,9 @@ from stp_jax import checkpoint, evaluate, evaluate_beam, train
 from stp_jax.report import __main__ as report_command
 from tests import beam_stores
 
+# One worker trains the runs that these tests share; another would train them again.
+pytestmark = pytest.mark.xdist_group('beam_runs')
+
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
@@ -79,6 +82,7 @@ def test_a_rebuild_run_keeps_its_stem_and_prints_with_and_without(runs):
 
 
 def test_reports_are_made_again_and_overlaid(runs, capsys):
+  evaluate_beam.evaluate(_with_batch(runs / 'beam', 8), out=runs / 'beam' / 'report')
   assert report_command.main(['--workdir', str(runs / 'beam'), '--out', str(runs / 'again')]) == 0
   assert (runs / 'again' / 'README.md').exists()
   both = f'{runs / "beam"},{runs / "rebuild"}'

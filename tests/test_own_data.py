@@ -17,6 +17,9 @@ from tests.data import own_frames
 
 CONFIG = 'configs/moving_frames.py'
 
+# One worker makes what these tests share; another would make it again.
+pytestmark = pytest.mark.xdist_group('own_data')
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):

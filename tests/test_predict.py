@@ -9,6 +9,9 @@ from stp_jax.data import indices
 from stp_jax.predict import Predictor
 from tests import stores
 
+# One worker makes what these tests share; another would make it again.
+pytestmark = pytest.mark.xdist_group('predicted_runs')
+
 
 @pytest.fixture(scope='module', params=['convlstm', 'simvp'])
 def run(request, tmp_path_factory):

@@ -15,6 +15,9 @@ from tests import stores
 
 WORDS = 'smoke,size=16,t_in=2,t_out=2,steps=2,batch_size=8'
 
+# One worker makes what these tests share; another would make it again.
+pytestmark = pytest.mark.xdist_group('masked_runs')
+
 
 @pytest.fixture(scope='module')
 def domains(tmp_path_factory):

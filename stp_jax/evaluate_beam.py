@@ -2,12 +2,11 @@
 
 Every sample is scored with all modalities, with the configured ones lost, and (on some samples)
 with every subset of them; a rebuild run also with and without rebuilding, zeros and noise standing
-in for what is lost. Beside it: a head that knows only the positions, the most frequent beams, and
-chance. Sums are float64 on the host, so the numbers depend on no batch size and no device count.
+in for what is lost, and so is the run that it started from, as long as that is there. Beside it: a
+head that knows only the positions, the most frequent beams, and chance. Sums are float64 on the
+host, so the numbers depend on no batch size and no device count.
 """
 
-import dataclasses
-import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -21,42 +20,10 @@ from stp_jax import checkpoint, sharding, tasks
 from stp_jax.data import beam_windows, datasets, pipeline
 from stp_jax.metrics import beam as metrics
 from stp_jax.metrics import beam_baselines
-from stp_jax.tasks import beam_inputs
+from stp_jax.tasks.beam_settings import Setting, settings
 
 _CHANCE_DRAWS = 64
 _LABELS = ('mask', 'beam', 'scenario', 'row')
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-  """One way of evaluating: which modalities are there, what stands in for the others."""
-  there: tuple[str, ...]
-  fill: str = 'zero'
-  rebuilt: bool = False
-
-  def label(self, names: Sequence[str]) -> str:
-    """Words for a card: 'without image, zeros, rebuilt'."""
-    lost = [n for n in names if n not in self.there]
-    if not lost:
-      return 'all modalities'
-    kind = {'zero': 'zeros', 'random': 'noise'}[self.fill]
-    return f'without {"+".join(lost)}, {kind}{", rebuilt" if self.rebuilt else ""}'
-
-
-def settings(task) -> tuple[list[Setting], list[Setting]]:
-  """What every sample is scored with, and what some are: every subset of the modalities."""
-  names, options = task.modalities, task.options
-  without = lambda lost: tuple(n for n in names if n not in lost)
-  main = [Setting(names)]
-  if options.missing_test:
-    main.append(Setting(without(options.missing_test), options.fill))
-  if task.config.task.name == 'rebuild':
-    main += [Setting(without(task.targets_of), fill, rebuilt)
-             for fill in beam_inputs.FILLS for rebuilt in (False, True)]
-  subsets = [Setting(kept, fill) for fill in beam_inputs.FILLS
-             for size in range(len(names) - 1, 0, -1)
-             for kept in itertools.combinations(names, size)] if options.robustness else []
-  return list(dict.fromkeys(main)), [Setting(names), *subsets] if subsets else []
 
 
 class Sums:
@@ -85,12 +52,18 @@ class Sums:
 
 
 class Scorer:
-  """Compiled evaluation of a task: one program per fill, and one with rebuilding."""
+  """Compiled evaluation of a task: one program per fill, and one with rebuilding.
 
-  def __init__(self, task, variables, mesh):
+  Args:
+    before: variables of the run that rebuilding started from, in the shape of `variables`.
+  """
+
+  def __init__(self, task, variables, mesh, before=None):
     self.task, self.mesh = task, mesh
     self.replicated = sharding.replicated(mesh)
-    self.variables = jax.device_put(variables, self.replicated)
+    self.variables = {False: jax.device_put(variables, self.replicated)}
+    if before is not None:
+      self.variables[True] = jax.device_put(before, self.replicated)
     self._compiled: dict[tuple, Any] = {}
     self._gather = jax.jit(lambda tree: tree, out_shardings=self.replicated)
 
@@ -109,7 +82,8 @@ class Scorer:
       self._compiled[key] = jax.jit(run, out_shardings=self.replicated)
     there = np.array([n in setting.there for n in self.task.modalities], np.float32)
     inputs = {k: v for k, v in batch.items() if k in (*self.task.modalities, 'scenario', 'index')}
-    return np.asarray(jax.device_get(self._compiled[key](self.variables, inputs, there)))
+    return np.asarray(jax.device_get(self._compiled[key](
+        self.variables[setting.before], inputs, there)))
 
 
 def _chosen(found: Sequence[beam_windows.BeamSource], limit: int) -> list[beam_windows.BeamSource]:
@@ -166,6 +140,18 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
   result = sums.result()
   return {f'validation{name}/{k}': result[s.label(task.modalities)]['all'][k]
           for name, s in zip(names, chosen) for k in ('dba', 'top1')}
+
+
+def _before(config) -> dict | None:
+  """The network that a rebuild run started from, placed as in that run; None where it is gone."""
+  try:
+    start = checkpoint.load(config.init_from)
+  except checkpoint.CheckpointError as error:
+    print(f'no scores of the run that this one started from: {error}', file=sys.stderr)
+    return None
+  if start.config.task.name != 'beam':
+    return None
+  return {k: {'fusion': v} for k, v in start.variables.items()}
 
 
 def baselines_of(run, task, config) -> dict[str, np.ndarray] | None:
@@ -234,8 +220,9 @@ def evaluate(loaded: checkpoint.Loaded, *, store: Sequence[str] = (), split: Seq
     raise ValueError(f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
                      f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(there)}')
   fitted = baselines_of(run, task, config)
-  scorer = Scorer(task, loaded.variables, sharding.make_mesh())
-  main, subsets = settings(task)
+  before = _before(config) if config.task.name == 'rebuild' else None
+  scorer = Scorer(task, loaded.variables, sharding.make_mesh(), before)
+  main, subsets = settings(task, before is not None)
   scores, robustness, kept = {}, {}, {}
   for name in splits:
     found = _chosen(task.sources(stores, [name]), limit)

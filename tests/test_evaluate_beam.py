@@ -74,6 +74,11 @@ def test_a_rebuild_run_keeps_its_stem_and_prints_with_and_without(runs):
   names = list(card['splits']['test'])
   assert names[:5] == ['all modalities', 'without image, zeros', 'without image, zeros, rebuilt',
                        'without image, noise', 'without image, noise, rebuilt']
+  # The run that it started from answers as it does on its own.
+  scores = card['splits']['test']
+  own = evaluate_beam.evaluate(_with_batch(runs / 'beam', 8), out=runs / 'own')['splits']['test']
+  assert scores['all modalities, before'] == own['all modalities']
+  assert 'without image, noise, before' in names
   text = (runs / 'rebuild' / 'report' / 'score_card.md').read_text()
   assert '### image rebuilt from lidar+radar' in text and '| noise |' in text
   # Nothing of a lost target reaches a rebuilt forecast.

@@ -18,8 +18,8 @@ os.environ.setdefault('MPLBACKEND', 'agg')
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
-# Tracing makes millions of small objects that live long: looking through them all for garbage took a
-# sixth of the time.
+# Tracing makes millions of small objects that live long: looking through them all for garbage
+# again and again took a sixth of the time.
 gc.set_threshold(100_000, 20, 100)
 
 # Grain's workers read absl flags; outside app.run nobody has parsed them.

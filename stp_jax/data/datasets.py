@@ -10,7 +10,8 @@ from stp_jax.data.clip_store import ClipStore
 
 # Importers with a `prepare(*, in_dir, out, **options)`; `python -m stp_jax.prepare` runs them.
 IMPORTERS = {
-    'deepsense': 'deepsense', 'deepsense_scenes': 'deepsense_scenes',
+    'deepsense': 'deepsense', 'deepsense_filter': 'deepsense_filter',
+    'deepsense_scenes': 'deepsense_scenes',
     'embedded': 'embedded', 'folder': 'folder', 'ionex': 'ionex', 'iono_electron': 'iono_electron',
     'moving_mnist': 'moving_mnist', 'png_tree': 'png_tree', 'radar': 'radar',
     'synthetic': 'synthetic'}

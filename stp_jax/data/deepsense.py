@@ -156,6 +156,6 @@ def prepare(
           big = {k: np.stack([f[k] for f in read]) for k in read[0]}
           writer.add(clip.key, big | small, split=clip.split, source=clip.key,
                      forcings=deepsense_labels.columns(clip, files, copies))
-    store = writer.finish(deepsense_labels.card(plan, length, labels.without_power))
+    store = writer.finish(deepsense_labels.card(plan, length, labels.counts))
   print(cards.text(store.meta['card']))
   return store

@@ -3,6 +3,7 @@
 import collections
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Labels:
   def __init__(self, length: int, steps: int):
     self.length, self.steps = length, steps
     self._fixes: dict[str, np.ndarray] = {}
-    self.without_power = 0
+    self.counts = dict(rows_without_power=0, rows_whose_beam_is_not_the_strongest=0)
 
   def _fix(self, row: Row, path: str) -> tuple[float, float]:
     full = pathlib.Path(os.path.normpath(os.path.join(row.root, path)))
@@ -41,7 +42,11 @@ class Labels:
         except ValueError:
           raise StoreError(f'{full}: expected {BEAMS} numbers, the power of every beam; copy it '
                            'again or remove it') from None
-    self.without_power += bool(np.isnan(values).any())
+    unknown = np.isnan(values).any(1)
+    self.counts['rows_without_power'] += bool(unknown.any())
+    # No error: several beams may be as good, and measured tables hold such rows.
+    self.counts['rows_whose_beam_is_not_the_strongest'] += any(
+        not u and v.argmax() != b for u, v, b in zip(unknown, values, row.beams))
     return values
 
   def __call__(self, clip: deepsense_split.Clip) -> dict[str, np.ndarray]:
@@ -74,7 +79,7 @@ def columns(clip, files, copies) -> np.ndarray:
   return values
 
 
-def card(plan: deepsense_split.Plan, length: int, without_power: int) -> dict:
+def card(plan: deepsense_split.Plan, length: int, counts: Mapping[str, int]) -> dict:
   """The data card, for `cards.text`; a 'window' of it is a sample."""
   splits, scenarios, beams = {}, collections.Counter(), collections.Counter()
   for clip in plan.clips:
@@ -84,7 +89,7 @@ def card(plan: deepsense_split.Plan, length: int, without_power: int) -> dict:
     row['windows'] += len(clip.samples)
     scenarios.update(f'scenario{r.scenario}' for r in clip.samples.values())
     beams.update(b + 1 for r in clip.samples.values() for b in r.beams)
-  facts = dict(plan.counts, rows_without_power=without_power)
+  facts = dict(plan.counts, **counts)
   facts['samples'] = ', '.join(f'{k} {v}' for k, v in sorted(scenarios.items()))
   facts['beams that occur'] = len(beams)
   if beams:

@@ -82,7 +82,7 @@ def drive(rng: np.random.Generator, scenario: int, frames: int, gps_noise: float
   low, high = max(low + 1, -edge), min(high - 1, edge)
   speed = min(rng.uniform(4, 12), (high - low) / (STEP * max(frames - 1, 1)))
   way = speed * STEP * (frames - 1)
-  start = rng.uniform(low, high - way)
+  start = rng.uniform(low, max(low, high - way))  # the fastest drive fills the span
   if lane:  # the far lane runs the other way
     start, speed = start + way, -speed
   colour = tuple(int(c) for c in rng.integers(30, 255, 3))

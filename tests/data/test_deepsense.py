@@ -56,6 +56,7 @@ def test_a_store_holds_what_the_tables_say(scenes, tmp_path, capsys):
   store = deepsense.prepare(in_dir=scenes, out=tmp_path / 's', size=16, workers=1)
   text = capsys.readouterr().out
   assert 'jumps' in text and 'rows across splits' in text
+  assert 'rows whose beam is not the strongest: 0' in text
   assert store.splits == ['submission', 'test', 'train', 'validation']
   clip_store.assert_disjoint([store], ['train'])
   rows = {(str(r.root), r.frames[-1]): r for path, root in deepsense_csv.discover(scenes)
@@ -196,3 +197,12 @@ def test_file_names_tell_number_and_clock():
     ([10, 20], (0.5, 0.5), [10]), ([10], (0.5, 0.0, 0.5), [10, 10]), ([10], (0.9, 0.1), [10])])
 def test_a_few_sequences_are_dealt_out_whole(starts, shares, expected):
   assert deepsense_split._whole(starts, shares, 32 if 24 in starts else 20) == expected
+
+
+def test_a_beam_that_is_not_the_strongest_is_counted(one_set, tmp_path, capsys):
+  def other(rows):
+    rows[0]['unit1_beam'] = str(int(rows[0]['unit1_beam']) % 64 + 1)
+
+  _edit(one_set, other)
+  assert _run(one_set, tmp_path / 's') == 0
+  assert 'rows whose beam is not the strongest: 1' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Best checkpoint, early end and plateau: decisions, their survival of a resume, and the readers."""
+"""Best checkpoint, early end and plateau: decisions, their survival of a resume, readers."""
 
 import json
 import pathlib

@@ -81,7 +81,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer = c(dict(
       name='adam', learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, momentum=0.9,
       weight_decay=0.0, skip_decay_1d=True, clip_norm=1.0,  # clip_norm 0 = off
-      schedule='onecycle',  # onecycle | cosine | tanh | step | multistep | constant | cyclic_cosine
+      clip_value=0.0,  # every element of a gradient within -value and value; 0 = off
+      # onecycle | cosine | tanh | step | multistep | constant | cyclic_cosine | plateau
+      schedule='onecycle',
       steps_per_epoch=0,  # 0 = windows // batch_size; the epoch of the epoch-wise schedules
       pct_start=0.3, div_factor=25.0, final_div_factor=1e4, cycle_momentum=True,
       warmup_epochs=0.0, warmup_lr=1e-5, min_lr=1e-6, k_decay=1.0,
@@ -89,6 +91,9 @@ def get_config() -> ml_collections.ConfigDict:
       # cyclic_cosine: epochs of the first decay and of a restart (0 = none), its rate (0 =
       # learning_rate), and how much longer each one is
       initial_epochs=15.0, restart_epochs=0.0, restart_lr=0.0, restart_multiplier=1.0,
+      # plateau: the rate times factor after more than `patience` validations without a better
+      # validation.metric (by the relative threshold), down to min_lr; then `cooldown` ones rest
+      plateau_factor=0.1, plateau_patience=10, plateau_threshold=1e-4, plateau_cooldown=0,
       slow=c(type_safe=False),  # fields that differ for the parameters that a task calls slow
       ema_decay=0.0))  # 0 = no average
 
@@ -96,6 +101,13 @@ def get_config() -> ml_collections.ConfigDict:
       name='off',  # standard | reverse | off
       start=1.0, stop_step=50000, rate=2e-5,  # standard
       step_1=25000, step_2=50000, alpha=5000.0))  # reverse
+
+  config.validation = c(dict(
+      epochs=0,  # validate after every so many epochs; 0: see eval_every, or 1 if there is a metric
+      metric='',  # of validation/<metric> (loss, rmse, ...): its best checkpoint is kept; '' = none
+      direction='min',  # min | max: which is better
+      patience=0,  # stop after so many validations in a row that were no better; 0 = never
+      min_delta=0.0))  # a better one is better by more than this
 
   config.mesh = c(dict(data=-1, fsdp=1))  # -1 = all devices that are left
   config.max_skipped = 20  # non-finite steps to skip before the run stops

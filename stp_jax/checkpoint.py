@@ -4,12 +4,12 @@
                               /train   step, opt_state, rng, skipped
                               /data    position of the Grain iterator (training runs)
                               /unused  upstream tensors that nothing reads (converted runs)
-                              /info    config and data spec, JSON
+                              /info    config, data spec and what validation told, JSON
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
@@ -38,15 +38,33 @@ class Loaded:
   path: pathlib.Path
 
 
-def manager(workdir, keep: int = 2, every: int = 1) -> ocp.CheckpointManager:
-  """The checkpoints of a run; use as a context, or the last asynchronous save may be lost."""
+class _Newest:
+  """Which checkpoints stay, an Orbax preservation policy: the newest, and the best one."""
+
+  def __init__(self, keep: int, best: Callable[[], int | None]):
+    self._keep, self._best = keep, best
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    first = len(checkpoints) - self._keep
+    return [i >= first or c.step == self._best() for i, c in enumerate(checkpoints)]
+
+
+def manager(workdir, keep: int = 2, every: int = 1, best: Callable[[], int | None] = lambda: None,
+            ) -> ocp.CheckpointManager:
+  """The checkpoints of a run; use as a context, or the last asynchronous save may be lost.
+
+  Args:
+    keep: so many of the newest stay. best: the step that stays as well, asked at every save.
+  """
   folder = pathlib.Path(workdir).resolve() / 'checkpoints'
   standard = ocp.StandardCheckpointHandler
   handlers = dict(model=standard(), train=standard(), unused=standard(),
                   data=grain.checkpoint.CheckpointHandler(), info=ocp.JsonCheckpointHandler())
   return ocp.CheckpointManager(folder, item_handlers=handlers, options=(
       ocp.CheckpointManagerOptions(
-          max_to_keep=keep, save_interval_steps=every, enable_async_checkpointing=True)))
+          preservation_policy=_Newest(keep, best), save_interval_steps=every,
+          enable_async_checkpointing=True)))
 
 
 def _model_item(state: TrainState) -> dict[str, PyTree]:
@@ -61,12 +79,18 @@ def _train_item(state: TrainState) -> dict[str, PyTree]:
 def save(
     checkpoints: ocp.CheckpointManager, state: TrainState, iterator: grain.DatasetIterator | None,
     config: ml_collections.ConfigDict, spec: DataSpec, *, step: int, force: bool = False,
+    watched: Mapping[str, Any] | None = None,
 ) -> bool:
-  """Starts writing step `step`, if it is due; the arrays are copied before this returns."""
+  """Starts writing step `step`, if it is due; the arrays are copied before this returns.
+
+  Args:
+    watched: of `monitor.Monitor.state`, or nothing.
+  """
   items = dict(
       model=ocp.args.StandardSave(_model_item(state)),
       train=ocp.args.StandardSave(_train_item(state)),
-      info=ocp.args.JsonSave(dict(config=_plain(config), spec=spec.to_json())))
+      info=ocp.args.JsonSave(dict(config=_plain(config), spec=spec.to_json(),
+                                  watched=dict(watched or {}))))
   if iterator is not None:
     items['data'] = grain.checkpoint.CheckpointSave(iterator)
   return checkpoints.save(step, args=ocp.args.Composite(**items), force=force)
@@ -105,22 +129,46 @@ def restore(
       params=model['params'], model_state=model['model_state'], ema=model.get('ema'), **rest)
 
 
-def load(run, *, raw: bool = False, step: int | None = None) -> Loaded:
+def watched(checkpoints: ocp.CheckpointManager, step: int) -> dict:
+  """What validation had told when this step was saved, see `monitor.Monitor.state`; or {}."""
+  found = checkpoints.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))
+  return found['info'].get('watched') or {}
+
+
+def _chosen(run, checkpoints: ocp.CheckpointManager, step: int | str | None) -> int:
+  newest = checkpoints.latest_step()
+  if newest is None:
+    raise CheckpointError(f'{run}/checkpoints: no whole checkpoint; train or convert first')
+  if step in (None, '', 'latest'):
+    return newest
+  there = sorted(checkpoints.all_steps())
+  if step == 'best':
+    best = watched(checkpoints, newest).get('best_step')
+    if best is None:
+      raise CheckpointError(f'{run}: step=best: this run kept no best checkpoint; train with '
+                            '--config.validation.metric=loss (or another score)')
+    step = best
+  if str(step) not in map(str, there):
+    raise CheckpointError(f'{run}: no checkpoint of step {step}; there are '
+                          f'{" ".join(map(str, there))}, latest, or best where one is kept')
+  return int(step)
+
+
+def load(run, *, raw: bool = False, step: int | str | None = None) -> Loaded:
   """Reads config, spec and variables of a run or converted checkpoint, onto one device.
 
   Args:
-    run: a workdir. raw: the parameters as trained, not their average. step: default the newest.
+    run: a workdir. raw: the parameters as trained, not their average. step: a number, 'best' (of
+      the validations, see `config.validation`), or the newest.
 
   Raises:
-    CheckpointError: no checkpoint there.
+    CheckpointError: no checkpoint there, or not this one.
   """
   run = pathlib.Path(run)
   if not (run / 'checkpoints').is_dir():
     raise CheckpointError(f'{run}: no checkpoints folder; name the --workdir of a run')
   with manager(run) as checkpoints:
-    step = checkpoints.latest_step() if step is None else step
-    if step is None:
-      raise CheckpointError(f'{run}/checkpoints: no whole checkpoint; train or convert first')
+    step = _chosen(run, checkpoints, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device),

@@ -17,7 +17,12 @@ _FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights', 'optimiz
 # Fields that older runs' configs lack, with the values that mean what those runs did.
 _ADDED = {
     'data.domains': (), 'data.balanced': False, 'data.frame_size': (), 'data.frame_channels': 0,
-    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {}}
+    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {},
+    'optimizer.clip_value': 0.0, 'optimizer.plateau_factor': 0.1, 'optimizer.plateau_patience': 10,
+    'optimizer.plateau_threshold': 1e-4, 'optimizer.plateau_cooldown': 0,
+    'validation.epochs': 0, 'validation.metric': '', 'validation.direction': 'min',
+    'validation.patience': 0, 'validation.min_delta': 0.0}
+_SECTIONS = ('validation',)  # that came later, whole
 
 
 class WordError(ValueError):
@@ -88,6 +93,9 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Adds the fields that came after a run was written; returns `config`."""
+  for section in _SECTIONS:
+    if section not in config:
+      config[section] = ml_collections.ConfigDict()
   for name, default in _ADDED.items():
     section, field = name.split('.')
     if section in config and field not in config[section]:

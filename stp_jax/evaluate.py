@@ -5,6 +5,7 @@ the host in float64, so the numbers do not depend on the batch size or on the nu
 """
 
 import argparse
+import functools
 import importlib
 import pathlib
 import sys
@@ -22,29 +23,29 @@ from stp_jax.metrics import accumulate, baselines
 from stp_jax.typing import PyTree, Variables
 
 # Tasks whose scores are no forecast's: a module here with `evaluate` and `validate` of its own.
-_OTHERS = {'domains': 'evaluate_domains', 'beam': 'evaluate_beam', 'rebuild': 'evaluate_beam'}
+_OTHERS = {'domains': 'evaluate_domains', 'beam': 'evaluate_beam', 'rebuild': 'evaluate_beam',
+           'custom': 'evaluate_task'}
 # Windows that the baselines' few numbers are fitted on, spread over the training clips.
 _FIT_WINDOWS = 256
+# In units; of frames in 0 to 1; and the loss that training lowers.
+_VALIDATED = ('rmse', 'mae', 'bias', 'gain', 'psnr', 'ssim', 'loss')
 
 
 def score(
     task, variables: Variables, fitted: PyTree, stores: Sequence[clip_store.ClipStore],
-    splits: Sequence[str], mesh, limit: int = 0, progress: bool = False,
+    splits: Sequence[str], mesh, limit: int = 0, progress: bool = False, training: bool = False,
 ) -> dict:
   """Scores of the windows of `splits`, see `metrics.accumulate.Scores.result`.
 
   Args:
     task, variables: what to score. fitted: baselines' tables, or None for persistence alone.
-    limit: at most so many windows, evenly spread; 0 = all.
+    limit: at most so many windows, evenly spread; 0 = all. training: with the loss, as `loss`.
   """
   spec, data = task.spec, task.config.data
   found = task.sources(stores, splits, data.eval_stride)
   batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
-  def evaluate_batch(variables, fitted, batch):
-    return task.evaluate(variables, fitted, batch), batch['mask']
-
-  compiled = jax.jit(evaluate_batch, out_shardings=replicated)
+  compiled = _compiled(task, replicated, training)
   variables, fitted = jax.device_put((variables, fitted), replicated)
   scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units,
                              frames_per_day=task.frames_per_day)
@@ -62,6 +63,17 @@ def score(
   return scores.result()
 
 
+@functools.lru_cache(maxsize=2)  # a validation every epoch compiles once
+def _compiled(task, sharding_, training: bool):
+  def evaluate_batch(variables, fitted, batch):
+    result = task.evaluate(variables, fitted, batch)
+    if training:
+      result['frames'] = result['frames'] | {'loss': task.frame_loss(variables, batch)}
+    return result, batch['mask']
+
+  return jax.jit(evaluate_batch, out_shardings=sharding_)
+
+
 def validate(task, state, stores, mesh) -> dict[str, float]:
   """Validation scores during training, on at most `validation_windows`; {} without such a split."""
   data, name = task.config.data, _kind(task.config)
@@ -70,15 +82,15 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
   if not any(len(s.windows(data.validation_splits, task.length)) for s in stores):
     return {}
   result = score(task, state.variables(), None, stores, data.validation_splits, mesh,
-                 data.validation_windows)
+                 data.validation_windows, training=True)
   net = result['forecasts']['net']['all']
-  return {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
+  return {f'validation/{k}': net[k] for k in _VALIDATED if k in net}
 
 
 def _kind(config) -> str:
   """The task, or 'domains' where frames of several stores or a masked network are scored."""
   domains = config.task.name == 'masked' or config.data.domains
-  return 'domains' if domains else config.task.name
+  return 'domains' if domains else tasks.kind(config.task.name)
 
 
 def _module(kind: str):
@@ -173,6 +185,7 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
 def evaluate(
     run, *, store: Sequence[str] = (), split: Sequence[str] = (), raw: bool = False,
     future_forcings: str = '', limit: int = 0, out=None, batch_size: int = 0, lpips: str = '',
+    step: int | str | None = None,
 ) -> dict:
   """Scores a run or converted checkpoint and writes its report.
 
@@ -181,12 +194,13 @@ def evaluate(
     split: default the test splits. raw: parameters as trained, not their average.
     future_forcings: overrides the config's mode. limit: windows per split, 0 = all.
     out: report folder, default `<run>/report`. lpips: its weights, for runs over domains.
+    step: of the checkpoint: a number, 'best', or the newest.
 
   Returns:
     The score card as written to scores.json.
   """
   runs = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
-  loaded, *others = (checkpoint.load(r, raw=raw) for r in runs)
+  loaded, *others = (checkpoint.load(r, raw=raw, step=step) for r in runs)
   run, config = runs[0], loaded.config
   if future_forcings:
     config.data.future_forcings = future_forcings
@@ -235,6 +249,7 @@ def arguments() -> argparse.ArgumentParser:
       help='clip stores (domains: name:STORE), joined by a comma; default: those of the config')
   add('--split', default='', help="splits, joined by '+'; default: the config's test splits")
   add('--raw', action='store_true', help='parameters as trained instead of their average')
+  add('--step', default='', help='of the checkpoint: a number, best, or latest (default)')
   add('--future-forcings', default='', help='persist | observed | forecast | none')
   add('--limit', type=int, default=0, help='windows per split, evenly spread; 0 = all')
   add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
@@ -254,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs, store=[s for s in args.store.split(',') if s],
         split=[s for s in args.split.split('+') if s], raw=args.raw,
         future_forcings=args.future_forcings, limit=args.limit, out=out,
-        batch_size=args.batch_size, lpips=args.lpips)
+        batch_size=args.batch_size, lpips=args.lpips, step=args.step)
   except (ValueError, OSError) as error:
     print(f'evaluate: {error}', file=sys.stderr)
     return 1

@@ -21,6 +21,13 @@ class Progress:
     """Restarts the clock after work that is no step: a compilation, an evaluation."""
     self._mark = (step, time.perf_counter())
 
+  def validated(self, step: int, scores: dict[str, float]) -> None:
+    """Prints the scores of a validation; its time is no step's."""
+    self.pause(step)
+    if self._active and scores:
+      line = '  '.join(f'{k} {v:.6g}' for k, v in scores.items() if v is not None)
+      print(f'step {step}/{self._last}  {line}', file=sys.stderr, flush=True)
+
   def report(self, step: int, values: dict[str, float]) -> None:
     begin, since = self._mark
     rate = (step - begin) / max(time.perf_counter() - since, 1e-9)

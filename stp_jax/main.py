@@ -39,7 +39,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, evaluation: bo
   """Trains, then scores what was trained."""
   train.train(config, workdir)
   if evaluation:
-    evaluate.evaluate(workdir)
+    # Where a best checkpoint is kept, that one is the result.
+    evaluate.evaluate(workdir, step='best' if config.validation.metric else None)
     if jax.process_index() == 0:
       print((workdir / 'report' / 'score_card.md').read_text())
       print(f'report: {workdir / "report"}')

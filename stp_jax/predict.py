@@ -5,7 +5,7 @@
 
 `python -m stp_jax.predict --checkpoint=RUN --store=STORE --issue-time=2012-11-20T00:00 --out=DIR`
 writes the forecast as npz, one PNG a frame and a GIF; without an issue time, forecasts of windows
-of `--split` as frames, see `predict_clips`.
+of `--split` as frames, see `predict_clips`, or with `--format=npy` as arrays, see `predict_arrays`.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from stp_jax import checkpoint, predict_clips, report, tasks
-from stp_jax.data import clip_store, indices, pipeline
+from stp_jax import checkpoint, predict_arrays, predict_clips, report, tasks
+from stp_jax.data import clip_store, datasets, indices, pipeline
 from stp_jax.data import spec as data_spec
 
 
@@ -45,9 +45,13 @@ class Predictor:
     self._predict = jax.jit(self._task.predict)
 
   @classmethod
-  def load(cls, run, *, raw: bool = False) -> 'Predictor':
-    """Loads a run or converted checkpoint; `raw`: the parameters as trained, not their average."""
-    return cls(checkpoint.load(run, raw=raw))
+  def load(cls, run, *, raw: bool = False, step: int | str | None = None) -> 'Predictor':
+    """Loads a run or converted checkpoint.
+
+    Args:
+      raw: the parameters as trained, not their average. step: a number, 'best', or the newest.
+    """
+    return cls(checkpoint.load(run, raw=raw, step=step))
 
   def __call__(
       self, frames: np.ndarray, forcings: np.ndarray | None = None,
@@ -238,13 +242,26 @@ def arguments() -> argparse.ArgumentParser:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   add = parser.add_argument
   add('--checkpoint', required=True, help='workdir of a run or converted checkpoint')
-  add('--store', required=True, help='clip store that holds the input frames')
+  add('--store', default='', help="clip store of the input frames; default: the run's own")
+  add('--step', default='', help='of the checkpoint: a number, best, or latest (default)')
   add('--issue-time', default='', help="ISO time of the last input frame, or 'latest'")
   add('--split', default='', help="without an issue time: windows of these splits, joined by '+'")
-  add('--limit', type=int, default=8, help='so many windows, evenly spread; 0 = all')
+  add('--limit', type=int, help='so many windows, evenly spread; 0 = all; default 8, of npy all')
+  add('--format', default='png', choices=['png', 'npy'],
+      help='without an issue time: a folder of frames and a GIF a window, or one array a split')
   add('--out', required=True, help='folder to write')
   add('--raw', action='store_true', help='parameters as trained instead of their average')
   return parser
+
+
+def _own_store(run, step: str) -> str:
+  """The one store of a run's config, with its name where it is a domain."""
+  config = checkpoint.load(run, step=step).config
+  stores = datasets.open_stores(config)
+  if len(stores) > 1:
+    raise ValueError(f'{run}: has several stores; choose with --store from '
+                     f'{" ".join(str(s.path) for s in stores)}')
+  return ':'.join([*config.data.domains, str(stores[0].path)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -252,13 +269,23 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.FLAGS.mark_as_parsed()
   args = arguments().parse_args(argv)
   try:
+    if not args.store:
+      args.store = _own_store(args.checkpoint, args.step)
+    if args.format == 'npy' and not args.issue_time:
+      loaded = checkpoint.load(args.checkpoint, raw=args.raw, step=args.step)
+      splits = [s for s in args.split.split('+') if s] or loaded.config.data.test_splits
+      for path in predict_arrays.write(loaded, clip_store.ClipStore(args.store), splits, args.out,
+                                       limit=args.limit or 0):
+        array = np.load(path, mmap_mode='r')
+        print(f'{path}: {array.dtype}{list(array.shape)}, step {loaded.step}')
+      return 0
     if not args.issue_time:
       folders = predict_clips.write(
           args.checkpoint, args.store, [s for s in args.split.split('+') if s], args.out,
-          limit=args.limit, raw=args.raw)
+          limit=8 if args.limit is None else args.limit, raw=args.raw, step=args.step)
       print(f'{args.out}: {len(folders)} samples, {folders[0]} to {folders[-1].name}')
       return 0
-    predictor = Predictor.load(args.checkpoint, raw=args.raw)
+    predictor = Predictor.load(args.checkpoint, raw=args.raw, step=args.step)
     store = clip_store.ClipStore(args.store)
     result = issue(predictor, store, args.issue_time)
     write(args.out, result, dict(

@@ -19,7 +19,7 @@ import optax
 from absl import logging
 from clu import parameter_overview
 
-from stp_jax import checkpoint, evaluate, hooks, optimizers, sharding, tasks, writers
+from stp_jax import checkpoint, evaluate, hooks, monitor, optimizers, sharding, tasks, writers
 from stp_jax.data import datasets, pipeline, window
 from stp_jax.state import TrainState
 from stp_jax.typing import Batch, PyTree
@@ -88,7 +88,7 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
     after = after.replace(step=state.step + 1, skipped=state.skipped + ~finite)
     taken = state.step - state.skipped
     return after, dict(loss=loss, grad_norm=norm, skipped=after.skipped, **metrics,
-                       **schedule(taken))
+                       **schedule(taken, state.opt_state))
 
   return train_step
 
@@ -174,11 +174,14 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       static_argnums=2, in_shardings=(shardings, batch_sharding),
       out_shardings=(shardings, sharding.replicated(mesh)), donate_argnums=0)
 
-  with (checkpoint.manager(workdir, config.keep_checkpoints) as checkpoints,
+  watch = monitor.Monitor(config, per_epoch)
+  with (checkpoint.manager(workdir, config.keep_checkpoints,
+                           best=lambda: watch.best_step) as checkpoints,
         hooks.StopRequest() as stop):
     first = checkpoints.latest_step()
     if first is not None:
       state = checkpoint.restore(checkpoints, first, shapes, shardings, iterator)
+      watch.restore(checkpoint.watched(checkpoints, first))
       say(f'{workdir}: continuing from step {first}')
     else:
       first = 0
@@ -189,6 +192,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
             tables, shardings.model_state['constants'])))
       if config.init_from:
         state = _initial_weights(task, state, config.init_from, config.keep_constants)
+      watch.check(task, state, stores, mesh)
     if chief:
       (workdir / 'parameters.txt').write_text(
           parameter_overview.get_parameter_overview(state.params, include_stats=False) + '\n')
@@ -207,7 +211,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     pending = collections.deque()
     stage, last_batch = None, None
     with writers.Writer(workdir, first, chief) as writer:
-      for step in range(first, steps):
+      for step in range(first, first if watch.stopped else steps):
         batch = pipeline.to_device(next(iterator), batch_sharding)
         if stage != task.stage(step):  # this step compiles
           progress.pause(step + 1)
@@ -221,7 +225,9 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
         pending.append((step + 1, metrics))
         done, last_batch = step + 1, batch
         wanted = stop.received or checkpoints.reached_preemption(done)
-        if due(done, config.log_every) or due(done, config.checkpoint_every) or wanted:
+        validating = watch.due(done, steps)
+        if (due(done, config.log_every) or due(done, config.checkpoint_every) or wanted
+            or validating):
           values = _drain(pending, writer)
           if due(done, config.log_every):
             progress.report(done, values)
@@ -231,16 +237,24 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
                 f'max_skipped={config.max_skipped}; first bad module: '
                 f'{first_bad_module(task, state, last_batch, stage)}')
         # Evaluate, save, and only then let the iterator move: what is saved belongs together.
-        if config.eval_every and done % config.eval_every == 0 and done < steps:
-          writer.write(done, evaluate.validate(task, state, stores, mesh))
-          progress.pause(done)
-        if due(done, config.checkpoint_every) or wanted:
-          checkpoint.save(checkpoints, state, iterator, config, spec, step=done, force=True)
+        if validating:
+          scores = evaluate.validate(task, state, stores, mesh)
+          writer.write(done, scores)
+          writer.flush()
+          state = watch.update(done, scores, state)
+          progress.validated(done, scores)
+        if due(done, config.checkpoint_every) or wanted or watch.saves(done):
+          checkpoint.save(checkpoints, state, iterator, config, spec, step=done, force=True,
+                          watched=watch.state())
+        if watch.stopped:
+          break
         if wanted and done < steps:
           checkpoints.wait_until_finished()
           logging.warning('stopped at step %d, saved; run the same command to continue', done)
           raise Preempted(hooks.REQUEUE)
-    if first >= steps:
+    if watch.stopped:
+      say(f'{workdir}: {watch.ended()}')
+    elif first >= steps:
       say(f'{workdir}: complete at step {first}')
   return state
 

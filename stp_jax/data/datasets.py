@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import zlib
 from collections.abc import Sequence
 
 import jax
@@ -10,11 +11,19 @@ from stp_jax.data.clip_store import ClipStore
 
 # Importers with a `prepare(*, in_dir, out, **options)`; `python -m stp_jax.prepare` runs them.
 IMPORTERS = {
-    'deepsense': 'deepsense', 'deepsense_filter': 'deepsense_filter',
+    'course': 'course',
+    'deepsense': 'deepsense',
+    'deepsense_filter': 'deepsense_filter',
     'deepsense_scenes': 'deepsense_scenes',
-    'embedded': 'embedded', 'folder': 'folder', 'ionex': 'ionex', 'iono_electron': 'iono_electron',
-    'moving_mnist': 'moving_mnist', 'png_tree': 'png_tree', 'radar': 'radar',
-    'synthetic': 'synthetic'}
+    'embedded': 'embedded',
+    'folder': 'folder',
+    'ionex': 'ionex',
+    'iono_electron': 'iono_electron',
+    'moving_mnist': 'moving_mnist',
+    'png_tree': 'png_tree',
+    'radar': 'radar',
+    'synthetic': 'synthetic',
+}
 _GENERATED = ('deepsense_scenes', 'embedded', 'synthetic')
 
 
@@ -28,6 +37,9 @@ def importer(name: str):
 def open_stores(config, paths: Sequence[str] = ()) -> list[ClipStore]:
   """Opens `paths`, else `config.data.stores`, else makes `config.data.dataset` in the cache.
 
+  Its `dataset_options` may name original files with `in_dir`; a store that was made of them is
+  opened again.
+
   Raises:
     ValueError: neither a store nor a set that can be made here.
     StoreError: a store that is absent, damaged or of another version.
@@ -36,14 +48,18 @@ def open_stores(config, paths: Sequence[str] = ()) -> list[ClipStore]:
   paths = tuple(paths) or tuple(data.stores)
   if paths:
     return [ClipStore(p) for p in paths]
-  if data.dataset not in _GENERATED:
+  options = dict(data.dataset_options)
+  in_dir = options.pop('in_dir', None)  # the original files of a set that we cannot make
+  if data.dataset not in _GENERATED and not in_dir:
     raise ValueError(
         f'no data: give --store=STORE, or data.dataset as one of {" ".join(_GENERATED)}')
-  options = dict(data.dataset_options)
-  name = '-'.join([data.dataset, *(f'{k}_{v}' for k, v in sorted(options.items()))])
+  name = '-'.join([data.dataset, *(f'{k}_{v}' for k, v in sorted(options.items()) if v != '')])
+  if in_dir:
+    where = str(pathlib.Path(in_dir).resolve()).encode()
+    name += f'-{zlib.crc32(where):08x}'
   out = pathlib.Path(data.cache) / name
   if jax.process_index() == 0:
-    importer(data.dataset).prepare(in_dir=None, out=out, **options)
+    importer(data.dataset).prepare(in_dir=in_dir, out=out, **options)
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
     multihost_utils.sync_global_devices('dataset')

@@ -47,7 +47,8 @@ OPTIONS = {
     'size': (str, '', 'HEIGHTxWIDTH to resize to (bilinear, antialiased); empty: as they are'),
     'grey': (bool, False, 'grey frames of colour ones; the same as --channels 1'),
     'channels': (int, 0, '1 (grey) or 3 (RGB); 0: as the files'),
-    'split': (str, '', "'folders' (named train, validation, test), 'clip' or 'time', with shares "
+    'split': (str, '', "'folders' (named train, validation, test, or as told: "
+              "'folders:a=train,b=test'), 'clip' or 'time', with shares "
               "as in 'time:0.7,0.2,0.1', or one name for all; empty: folders where they are there, "
               'time where frames have times or clips are few, else clip'),
     'window': (int, 10, 'frames of a window; the data card counts clips that are shorter'),
@@ -69,8 +70,12 @@ def prepare(
     channels: int = 0, split: str = '', window: int = 10, on_bad: str = 'error', range: str = '',
     keep_float: bool = False, missing: str = '', variable: str = '', layout: str = '',
     pattern: str = '', pysteps: str = '', cadence: float = 0.0, times: str = 'auto',
+    config: str = 'moving_frames',
 ) -> ClipStore | None:
   """Writes the store and prints its card; see OPTIONS and the module.
+
+  Args:
+    config: of the next command that is printed.
 
   Returns:
     The store; None with `check`.
@@ -99,7 +104,7 @@ def prepare(
   recipe = dict(importer='folder', version=1, options=options, files=len(paths),
                 names=_checksum(base, paths))
   if not check and (done := cards.already_made(out, recipe)):
-    print(folder_report.following(done.path))
+    print(folder_report.following(done.path, config))
     return done
 
   bad = Bad(stop=on_bad == 'error')
@@ -147,7 +152,7 @@ def prepare(
 
     store = writer.finish(finished)
   print(cards.text(store.meta['card']))
-  print(folder_report.following(store.path))
+  print(folder_report.following(store.path, config))
   return store
 
 

@@ -1,6 +1,7 @@
 """What `prepare folder` says: the card of a store, or of what was only looked at."""
 
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -98,6 +99,7 @@ def _all_grey(store: ClipStore) -> bool:
   return all((f == f[..., :1]).all() for f in (store.frames(i, 0, 1) for i in picked.tolist()))
 
 
-def following(path: pathlib.Path) -> str:
+def following(path: pathlib.Path, config: str = 'moving_frames') -> str:
   """The next command."""
-  return f'next: python -m stp_jax.main --config=configs/moving_frames.py --store={path}'
+  store = shlex.quote(str(path))
+  return f'next: python -m stp_jax.main --config=configs/{config}.py --store={store}'

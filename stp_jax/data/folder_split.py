@@ -68,8 +68,9 @@ def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
 
   Args:
     step: seconds between frames, or None without a clock.
-    split: 'folders', 'clip', 'time', the last two with shares ('time:0.7,0.2,0.1'), the name of one
-      split for all, or '': folders named train and test where they are, else by time where there is
+    split: 'folders' (of the usual names, or told: 'folders:good=train,bad=test', which leaves out
+      others), 'clip', 'time', the last two with shares ('time:0.7,0.2,0.1'), the name of one split
+      for all, or '': folders named train and test where they are, else by time where there is
       a clock or fewer than three clips, else by clip.
 
   Raises:
@@ -77,17 +78,20 @@ def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
     StoreError: too few frames to split.
   """
   word, _, text = split.partition(':')
-  tops = [_FOLDERS.get(c.name.partition('/')[0].lower()) for c in clips]
+  known = _mapping(text) if word == 'folders' and text else _FOLDERS
+  tops = [known.get(c.name.partition('/')[0].lower()) for c in clips]
   if not word:
     whole = [c for c in clips if c.length >= window]
     word = ('folders' if {'train', 'test'} <= set(tops) else
             'time' if step is not None or len(whole) < 3 else 'clip')
-  shares = splits.shares(f'time:{text}' if text else 'time')
+  shares = splits.shares(f'time:{text}' if text and word != 'folders' else 'time')
   if word == 'folders':
-    if None in tops:
+    if (None in tops and known is _FOLDERS) or set(tops) == {None}:
       raise ValueError(f'--split folders: {clips[tops.index(None)].name} lies below none of '
-                       f'{" ".join(_FOLDERS)}')
-    labels, how = [np.full(c.length, t) for c, t in zip(clips, tops)], 'by the folders'
+                       f'{" ".join(known)}')
+    labels = [np.full(c.length, t or '') for c, t in zip(clips, tops)]
+    left = f'; {tops.count(None)} clips below others are left out' if None in tops else ''
+    how = f'by the folders{left}'
   elif word == 'clip':
     labels, how = _by_clip(clips, shares, window)
   elif word == 'time':
@@ -99,8 +103,20 @@ def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
   for i, (clip, label) in enumerate(zip(clips, labels)):
     change = np.flatnonzero(label[1:] != label[:-1]) + 1
     ends = sorted({0, clip.length, *_cuts(clip, step), *change.tolist()})
-    spans += [Span(i, a, b, str(label[a])) for a, b in itertools.pairwise(ends)]
+    spans += [Span(i, a, b, str(label[a])) for a, b in itertools.pairwise(ends) if label[a]]
   return spans, how
+
+
+def _mapping(text: str) -> dict[str, str]:
+  """{folder in small letters: split} of 'good=train,bad=test'."""
+  found = {}
+  for item in text.split(','):
+    name, given, split = (part.strip() for part in item.partition('='))
+    if not name or not given:
+      raise ValueError(f'--split folders:{text}: write folder=split,folder=split')
+    splits.assign(np.zeros(1, 'M8[m]'), split)  # checks the name
+    found[name.lower()] = split
+  return found
 
 
 def _by_clip(clips, shares, window) -> tuple[list[np.ndarray], str]:

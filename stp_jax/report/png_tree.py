@@ -26,7 +26,8 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
   return np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
 
 
-def _image(frame: np.ndarray) -> PIL.Image.Image:
+def image(frame: np.ndarray) -> PIL.Image.Image:
+  """A picture of uint8 `[H, W, 1 or 3]`."""
   return PIL.Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
 
 
@@ -50,7 +51,7 @@ def write_gif(
     bar = np.full((_GAP, *picture.shape[1:]), 64, np.uint8)
     if t >= len(given):  # what is forecast
       bar[:, -frame.shape[1] * factor:] = 255
-    pictures.append(_image(np.concatenate([bar, picture])))
+    pictures.append(image(np.concatenate([bar, picture])))
   pictures[0].save(path, format='GIF', save_all=True, append_images=pictures[1:], loop=0,
                    duration=round(1000 / frames_per_second))
   return path
@@ -92,7 +93,7 @@ def write_tree(
     partial.mkdir()
     for part, frames in parts.items():
       for i, frame in enumerate(frames, 1):
-        _image(frame).save(partial / f'{part}{i}.png')
+        image(frame).save(partial / f'{part}{i}.png')
     if gif:
       write_gif(partial / f'sample{k}.gif', parts, frames_per_second)
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,14 +17,21 @@ class Task:
   Attributes:
     config: the run's config.
     spec: the data's shape, units and scaling; it travels in every checkpoint.
-    length: frames in a window.
+    length: frames in a window. t_in, t_out: of these given, forecast.
     required_columns: forcing columns that the model reads; a store must give these.
   """
-  length: int
+  t_in: int
+  t_out: int
   required_columns: tuple[str, ...] = ()
 
   def __init__(self, config, spec: DataSpec):
     self.config, self.spec = config, spec
+    self.t_in, self.t_out = config.data.t_in, config.data.t_out
+
+  @property
+  def length(self) -> int:
+    """Frames in a window."""
+    return self.t_in + self.t_out
 
   @classmethod
   def data_spec(cls, config, stores: Sequence[clip_store.ClipStore]) -> DataSpec:
@@ -83,6 +90,18 @@ class Task:
     """
     del config
     return variables, ''
+
+  def predict(self, variables: Variables, batch: Batch) -> Array:
+    """What `stp_jax.predict` writes: `[B, T_out, H, W, C]` in physical units."""
+    raise NotImplementedError
+
+  def validate(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+    """Scores `{name: [B]}` of a batch, for tasks that `stp_jax.evaluate` has no module for.
+
+    Means over a split are written as validation/<name> during training, see `config.validation`.
+    """
+    del variables, batch
+    return {}
 
   def loss(self, variables: Variables, batch: Batch, *, rng: jax.Array, step: Array, stage: int
            ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:

@@ -182,17 +182,9 @@ class Forecast(base.Task):
     if output.context is not None:
       first -= output.context.shape[1]
       predicted = jnp.concatenate([output.context, predicted], 1)
-    truth = inputs['frames'][:, first:]
-    weight = inputs['valid'][:, first:].astype(jnp.float32)
-    if config.latitude_weight:
-      weight = weight * self.spec.row_weights[:, None, None]
-    scale = 1.0
-    if config.loss_scale == 'last_day_mean':
-      day = slice(max(0, self.t_in - self.spec.frames_per_day), self.t_in)
-      scale = jnp.maximum(inputs['frames'][:, day].mean((1, 2, 3, 4), keepdims=True), 1e-3)
-    elif config.loss_scale != 'none':
-      raise ValueError(f'task.loss_scale={config.loss_scale!r}: none or last_day_mean')
-    loss = main = self.distance((predicted.astype(jnp.float32) - truth) / scale, weight)
+    truth, weight = inputs['frames'][:, first:], self._weight(inputs, first)
+    loss = main = self.distance(
+        (predicted.astype(jnp.float32) - truth) / self._loss_scale(inputs), weight)
     metrics = {}
     for name, term in output.terms.items():
       metrics[f'term/{name}'] = value = jnp.mean(term)
@@ -205,6 +197,23 @@ class Forecast(base.Task):
       metrics['term/main'] = main
     return loss, (metrics, updated)
 
+  def _weight(self, inputs: Mapping[str, Array | None], first: int) -> Array:
+    """Of every pixel in the loss, from frame `first` on; 0 where there is no value."""
+    weight = inputs['valid'][:, first:].astype(jnp.float32)
+    if self.config.task.latitude_weight:
+      weight = weight * self.spec.row_weights[:, None, None]
+    return weight
+
+  def _loss_scale(self, inputs: Mapping[str, Array | None]) -> Array | float:
+    """What errors are divided by."""
+    scale = self.config.task.loss_scale
+    if scale == 'last_day_mean':
+      day = slice(max(0, self.t_in - self.spec.frames_per_day), self.t_in)
+      return jnp.maximum(inputs['frames'][:, day].mean((1, 2, 3, 4), keepdims=True), 1e-3)
+    if scale != 'none':
+      raise ValueError(f'task.loss_scale={scale!r}: none or last_day_mean')
+    return 1.0
+
   def distance(self, error: Array, weight: Array) -> Array:
     """The main loss `[]`: the weighted mean over pixels of what `task.loss` makes of an error."""
     # 'none': the model's own terms alone, as DMVFN is trained.
@@ -214,6 +223,19 @@ class Forecast(base.Task):
     if name not in cost:
       raise ValueError(f'task.loss={name!r}: choose one of {" ".join(cost)}')
     return jnp.sum(cost[name](error) * weight) / jnp.maximum(jnp.sum(weight), 1)
+
+  def frame_loss(self, variables: Variables, batch: Batch) -> Array:
+    """The main loss of a forecast without its terms, `[B, T_out]`, of frames that are there.
+
+    Training draws no frame of it from the truth here, and no auxiliary term counts.
+    """
+    t_in, spec = self.t_in, self.spec
+    inputs = self.inputs(batch, self.t_out)
+    forecast = (self.predict(variables, batch) - spec.shift) / spec.divisor
+    error = (forecast - inputs['frames'][:, t_in:]) / self._loss_scale(inputs)
+    weight = self._weight(inputs, t_in)
+    loss = jax.vmap(jax.vmap(self.distance))(error, weight)
+    return jnp.where(weight.sum((2, 3, 4)) > 0, loss, jnp.nan)
 
   def predict(self, variables: Variables, batch: Batch) -> Array:
     """Forecast `[B, T_out, H, W, C]` in physical units."""

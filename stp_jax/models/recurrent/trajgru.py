@@ -15,21 +15,11 @@ from stp_jax.models.layers.conv import Conv2D, bias_init
 from stp_jax.models.layers.precision import wide
 from stp_jax.models.layers.transposed import ConvTranspose2D
 from stp_jax.models.layers.warp import warp
-from stp_jax.models.recurrent.peephole_convlstm import CLIPS, clipped
+from stp_jax.models.recurrent.peephole_convlstm import CLIPS, EmptyConv, clipped
 from stp_jax.models.rollout import scan_time
 from stp_jax.typing import Array
 
 GATES = ('paper', 'upstream')
-
-
-class Bias(nn.Module):
-  """What is left of a convolution whose input is absent."""
-  features: int
-  fan_in: int
-
-  @nn.compact
-  def __call__(self) -> Array:
-    return self.param('bias', bias_init('torch', self.fan_in), (self.features,))
 
 
 class Link(nn.Module):
@@ -82,7 +72,7 @@ class TrajGRUCell(nn.Module):
 
     def read(features, k, name):
       if x is None:
-        return wide(Bias(features, self.inputs * k * k, name=name)())
+        return wide(EmptyConv(features, self.inputs * k * k, name=name)())
       return conv(x, features, k, name)
 
     both = read(self.flow_features, 5, 'gammma_x') + conv(h, self.flow_features, 5, 'gammma_h')

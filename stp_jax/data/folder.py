@@ -6,7 +6,8 @@
 DIR holds one of: image files (png, jpg; a folder a clip, in natural order), videos (mp4, avi, gif),
 npy or npz (axes are guessed; --layout tells), HDF5, NetCDF or zarr (--variable), GeoTIFF, or what
 an importer of pysteps reads (--pysteps). A file a frame makes a clip a folder. Times are read from
-NetCDF and from names like radar_202008260005; clips are cut where time jumps. A frame that cannot
+NetCDF and from names like radar_202008260005; clips are cut where time jumps, and where the numbers
+of files do that are regular otherwise (frame010 behind frame008). A frame that cannot
 be read cuts its clip as well, with --on-bad skip.
 
 8- and 16-bit integers are kept. Other numbers become 16-bit codes over their range, found or told
@@ -15,6 +16,7 @@ file); a rerun goes on behind the last whole shard.
 """
 
 import collections
+import dataclasses
 import pathlib
 import sys
 import zlib
@@ -170,7 +172,7 @@ def _find(base, kind: str, paths: Sequence[pathlib.Path], options: dict, bad: Ba
 
 
 def _untimed(clip: Clip) -> Clip:
-  return Clip(clip.name, clip.length, clip.shape, clip.dtype, clip.read)
+  return dataclasses.replace(clip, times=None)
 
 
 def _checksum(base: pathlib.Path, paths: Sequence[pathlib.Path]) -> int:

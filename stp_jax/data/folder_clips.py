@@ -40,6 +40,7 @@ class Clip:
     read: (first, behind the last) -> frames `[H, W, C]` one by one, a BadFrame in place of one that
       cannot be read; fewer where the file ends early.
     times: datetime64[s] `[length]`, or None.
+    cuts: {index: how many are missing before it} where the files' numbers jump.
   """
   name: str
   length: int
@@ -47,6 +48,7 @@ class Clip:
   dtype: str
   read: Callable[[int, int], Iterator[np.ndarray | BadFrame]]
   times: np.ndarray | None = None
+  cuts: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -174,6 +176,23 @@ def times_of(names: Sequence[str]) -> np.ndarray | None:
   return times if len(np.unique(times)) == len(times) > 1 else None
 
 
+def number_gaps(names: Sequence[str]) -> dict[int, int]:
+  """{index: files missing before it} of names in order, such as frame007.png; {} unless regular.
+
+  Regular: every name ends in a number, and four of five steps are the same. Only longer steps are
+  gaps.
+  """
+  found = [re.findall(r'\d+', pathlib.PurePath(name).stem) for name in names]
+  if len(names) < 3 or not all(found):
+    return {}
+  steps = np.diff([int(f[-1]) for f in found])
+  values, counts = np.unique(steps, return_counts=True)
+  step = int(values[np.argmax(counts)])
+  if step < 1 or steps.min() < 1 or counts.max() < 0.8 * len(steps):
+    return {}
+  return {int(i) + 1: int(steps[i] - 1) // step for i in np.flatnonzero(steps > step)}
+
+
 def folders(base: pathlib.Path, paths: Sequence[pathlib.Path]
             ) -> Iterator[tuple[str, list[pathlib.Path]]]:
   """(name, its files) of every folder, in order."""
@@ -226,5 +245,6 @@ def joined(name: str, parts: Sequence[Clip]) -> list[Clip]:
           yield BadFrame(f'{part.name}: ends before frame {part.length}')
 
   first = read_[0]
+  cuts = {} if timed else number_gaps([p.name for p in parts])
   return [Clip(name, ends[-1], first.shape, first.dtype, read,
-               np.concatenate([p.times for p in parts]) if timed else None)]
+               np.concatenate([p.times for p in parts]) if timed else None, cuts)]

@@ -98,7 +98,8 @@ def images(base: pathlib.Path, paths: Sequence[pathlib.Path], channels: int, bad
       order = np.argsort(times, kind='stable')
       group, times = [group[i] for i in order], times[order]
     made.append(Clip(name, len(group), shape, dtype,
-                     functools.partial(_read_files, group, channels, dtype), times))
+                     functools.partial(_read_files, group, channels, dtype), times,
+                     clips.number_gaps([p.name for p in group]) if times is None else {}))
   listed = ' '.join(f'{n} {m}' for m, n in modes.most_common())
   found = Found('images', made, f'a folder a clip; image modes {listed}', picture=True)
   found.sizes = {size: str(path) for size, path in sizes.items()}

@@ -48,6 +48,8 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
     result['gaps'] = f'{clock.gaps}, {clock.lost} frames'
   else:
     result['cadence'] = clock.note or 'no clock: lead times are counted in frames'
+    if clock.gaps:
+      result['gaps'] = f"{clock.gaps} in the files' numbers, {clock.lost} frames"
   return result
 
 

@@ -42,7 +42,8 @@ def clock(clips: Sequence[Clip], minutes: float) -> Clock:
   """
   steps = [np.diff(c.times).astype(int) for c in clips if c.times is not None and c.length > 1]
   if any(c.times is None for c in clips) or not steps:
-    return Clock(None)
+    gaps = [n for c in clips for n in c.cuts.values()]
+    return Clock(None, len(gaps), sum(gaps))
   every = np.concatenate(steps)
   told = round(60 * minutes)
   values, counts = np.unique(every, return_counts=True)
@@ -56,9 +57,9 @@ def clock(clips: Sequence[Clip], minutes: float) -> Clock:
 
 
 def _cuts(clip: Clip, step: int | None) -> list[int]:
-  """Where a clip is cut because time jumps."""
+  """Where a clip is cut because time jumps, or the numbers of its files."""
   if step is None:
-    return []
+    return list(clip.cuts)
   return (np.flatnonzero(np.diff(clip.times).astype(int) != step) + 1).tolist()
 
 

@@ -163,3 +163,42 @@ def test_times_in_names():
   for names in (['frame1', 'frame2'], ['20200101', '20200101'], ['20201301', '20201302'],
                 ['00020200101120', '00020200101130']):
     assert folder_clips.times_of(names) is None
+
+
+@pytest.mark.parametrize('names, gaps', [
+    ([f'f{i:03}' for i in (*range(9), 11, 12, 13)], {9: 2}),
+    ([f'a{i}_x' for i in (*range(0, 50, 5), 60, 65)], {10: 2}),
+    ([f'{i}' for i in (1, 2, 4, 7, 8, 11)], {}), (['a', 'b', 'c', 'd'], {}), (['1', '5'], {}),
+    ([f'clip2_{i}' for i in range(5)], {}), (['0', '1', '2', '3', '4', '4'], {})])
+def test_gaps_in_the_numbers_of_files(names, gaps):
+  assert folder_clips.number_gaps(names) == gaps
+
+
+@pytest.mark.parametrize('arrays', [False, True])
+def test_a_clip_is_cut_where_a_number_is_missing(tmp_path, capsys, arrays):
+  frames = own_frames.film(0, 40)
+  for t, frame in enumerate(frames):
+    if t not in (20, 21):
+      own_frames.png(tmp_path / 'in' / f'frame{t}.png', frame)
+      if arrays:
+        np.save(tmp_path / 'in' / f'frame{t}.npy', frame[..., 0])
+  store = folder.prepare(in_dir=tmp_path / 'in', out=tmp_path / 's', split='train',
+                         pattern='*.npy' if arrays else '')
+  assert [c.length for c in store.clips] == [20, 18]
+  np.testing.assert_array_equal(store.frames(1, 0, 1)[0], frames[22])
+  assert "gaps: 1 in the files' numbers, 2 frames" in capsys.readouterr().out
+
+
+def test_folders_that_are_told_their_split(tmp_path, capsys):
+  for name in ('good', 'worse', 'other'):
+    for t, frame in enumerate(own_frames.film(1, 3)):
+      own_frames.png(tmp_path / 'in' / name / f'{t}.png', frame)
+  store = folder.prepare(in_dir=tmp_path / 'in', out=tmp_path / 's',
+                         split='folders:good=train,worse=hard_test')
+  assert splits(store) == [('train', 'good[0:3]', 3), ('hard_test', 'worse[0:3]', 3)]
+  assert '1 clips below others are left out' in capsys.readouterr().out
+  for split, message in (
+      ('folders:good', 'write folder=split'), ('folders:good=A b', '--split A b'),
+      ('folders:x=train', 'lies below none of x')):
+    with pytest.raises(ValueError, match=message):
+      folder.prepare(in_dir=tmp_path / 'in', out=tmp_path / 't', split=split)

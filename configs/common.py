@@ -90,6 +90,7 @@ def get_config() -> ml_collections.ConfigDict:
       # learning_rate), and how much longer each one is
       initial_epochs=15.0, restart_epochs=0.0, restart_lr=0.0, restart_multiplier=1.0,
       slow=c(type_safe=False),  # fields that differ for the parameters that a task calls slow
+      accumulate=1,  # parts of a batch that are computed one after the other: less memory
       ema_decay=0.0))  # 0 = no average
 
   config.sampling = c(dict(
@@ -99,6 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.mesh = c(dict(data=-1, fsdp=1))  # -1 = all devices that are left
   config.max_skipped = 20  # non-finite steps to skip before the run stops
+  config.watchdog_minutes = 30.0  # no step ends for so long: print every thread's stack; 0 = off
   config.log_every = 20
   config.eval_every = 0  # 0 = at the end only
   config.checkpoint_every = 100

@@ -14,7 +14,7 @@ Usage: launch/gke_xpk.sh [options] -- ARGUMENTS OF stp_jax.main
   --device=TYPE    a GPU type instead (h100-80gb-8)
   --slices=N       slices (TPU) or nodes (GPU)       [1]
   --image=IMAGE    image built from launch/Dockerfile [stp_jax:tpu]
-  --workdir=PATH   folder that all hosts share, gs://... too [required, unless after --]
+  --workdir=PATH   folder mounted on all hosts              [required, unless after --]
   --restarts=N     how often a stopped run starts again  [20]
   --dry-run        print the command, call nothing
   --list | --logs | --delete    workloads of the cluster; log of this one; delete it
@@ -71,7 +71,7 @@ if [ "$given" -eq 0 ] && [ -z "$workdir" ] && [ "$dry" -eq 0 ]; then
 fi
 main=(python -m stp_jax.main --cluster=tpu)
 if [ -n "$device" ]; then main=(python -m stp_jax.main --cluster=auto); fi
-if [ "$given" -eq 0 ]; then main+=("--workdir=${workdir:-gs://BUCKET/$name}"); fi
+if [ "$given" -eq 0 ]; then main+=("--workdir=${workdir:-/SHARED/$name}"); fi
 if [ -n "$device" ]; then
   kind=(--device-type="$device" --num-nodes="$slices")
 else

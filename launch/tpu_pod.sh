@@ -10,7 +10,7 @@ Usage: launch/tpu_pod.sh [options] -- ARGUMENTS OF stp_jax.main
   --zone=ZONE      zone                                      [us-central2-b]
   --type=TYPE      accelerator type                          [v4-32]
   --version=V      software of the TPU VMs                   [tpu-ubuntu2204-base]
-  --workdir=PATH   folder that all hosts share, gs://... too [required, unless after --]
+  --workdir=PATH   folder mounted on all hosts              [required, unless after --]
   --spot           cheaper, may be taken away
   --create         only create the slice and install
   --run            only run, on a slice that is there
@@ -74,7 +74,7 @@ if [ "$what" != create ]; then
     exit 2
   fi
   main=(venv/bin/python -m stp_jax.main --cluster=tpu)
-  if [ "$given" -eq 0 ]; then main+=("--workdir=${workdir:-gs://BUCKET/$name}"); fi
+  if [ "$given" -eq 0 ]; then main+=("--workdir=${workdir:-/SHARED/$name}"); fi
   words=$(show "${main[@]}" "$@")
   # shellcheck disable=SC2016  # $code is the remote shell's
   each all "cd stp_jax && code=75; while [ \$code -eq 75 ]; do code=0; $words >> train.log 2>&1 || code=\$?; done; exit \$code"

@@ -17,7 +17,8 @@ _FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights', 'optimiz
 # Fields that older runs' configs lack, with the values that mean what those runs did.
 _ADDED = {
     'data.domains': (), 'data.balanced': False, 'data.frame_size': (), 'data.frame_channels': 0,
-    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {}}
+    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {},
+    'optimizer.accumulate': 1, 'watchdog_minutes': 0.0}
 
 
 class WordError(ValueError):
@@ -89,9 +90,12 @@ def load(path_and_words: str, overrides: Mapping[str, str] | None = None
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Adds the fields that came after a run was written; returns `config`."""
   for name, default in _ADDED.items():
-    section, field = name.split('.')
-    if section in config and field not in config[section]:
-      config[section][field] = default
+    section, _, field = name.rpartition('.')
+    if section and section not in config:
+      continue
+    target = config[section] if section else config
+    if field not in target:
+      target[field] = default
   return config
 
 

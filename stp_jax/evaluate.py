@@ -45,12 +45,12 @@ def score(
     return task.evaluate(variables, fitted, batch), batch['mask']
 
   compiled = jax.jit(evaluate_batch, out_shardings=replicated)
-  variables, fitted = jax.device_put((variables, fitted), replicated)
+  variables, fitted = sharding.replicate((variables, fitted), mesh)
   scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units,
                              frames_per_day=task.frames_per_day)
   total = limit or sum(map(len, found))
   with tqdm(total=total, desc=f'evaluate {"+".join(splits)}', unit='window',
-            disable=not progress) as bar:
+            disable=not progress or jax.process_index() > 0) as bar:
     for batch in pipeline.eval_batches(
         found, spec, data, task.t_in, limit, mesh.devices.size):
       result, mask = jax.device_get(

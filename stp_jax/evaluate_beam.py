@@ -90,7 +90,7 @@ class Scorer:
   def __init__(self, task, variables, mesh):
     self.task, self.mesh = task, mesh
     self.replicated = sharding.replicated(mesh)
-    self.variables = jax.device_put(variables, self.replicated)
+    self.variables = sharding.replicate(variables, mesh)
     self._compiled: dict[tuple, Any] = {}
     self._gather = jax.jit(lambda tree: tree, out_shardings=self.replicated)
 
@@ -134,7 +134,7 @@ def score(scorer: Scorer, found, chosen: Sequence[Setting], sums: Sums, *, progr
   task, kept = scorer.task, []
   batch_sharding = sharding.batch_sharding(scorer.mesh)
   with tqdm(total=sum(map(len, found)), desc=say or 'evaluate', unit='sample',
-            disable=not progress) as bar:
+            disable=not progress or jax.process_index() > 0) as bar:
     for batch in pipeline.eval_batches(
         found, task.spec, task.config.data, task.t_in, 0, scorer.mesh.devices.size):
       device = pipeline.to_device(batch, batch_sharding)

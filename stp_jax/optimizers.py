@@ -28,7 +28,7 @@ DEFAULTS = dict(
     decay_epochs=100.0, decay_rate=0.1, milestones=(), by_epoch=True,
     initial_epochs=15.0, restart_epochs=0.0, restart_lr=0.0, restart_multiplier=1.0)
 # Fields of the same section of a config that others read.
-_ELSEWHERE = ('steps_per_epoch', 'ema_decay', 'slow')
+_ELSEWHERE = ('steps_per_epoch', 'ema_decay', 'accumulate', 'slow')
 # torch.optim.lr_scheduler.OneCycleLR's defaults, which no published run changes.
 _CYCLE_LOW, _CYCLE_HIGH = 0.85, 0.95
 

@@ -1,7 +1,7 @@
 """Grids of runs: what `get_sweep(h)` of a config file builds, and the command of every run.
 
-A sweep is a list of settings, `{'model': 'convlstm', 'optimizer.learning_rate': 1e-3}`: a plain name
-is a word of the config file, a name with a dot any field of `configs/common.py`.
+A sweep is a list of settings, `{'model': 'convlstm', 'optimizer.learning_rate': 1e-3}`: a plain
+name is a word of the config file, a name with a dot any field of `configs/common.py`.
 
   def get_sweep(h, name=''):
     return h.product(h.zip(model=['simvp', 'convlstm'], batch_size=[8, 4]), seed=[0, 1, 2])

@@ -95,6 +95,7 @@ def get_config() -> ml_collections.ConfigDict:
       # validation.metric (by the relative threshold), down to min_lr; then `cooldown` ones rest
       plateau_factor=0.1, plateau_patience=10, plateau_threshold=1e-4, plateau_cooldown=0,
       slow=c(type_safe=False),  # fields that differ for the parameters that a task calls slow
+      accumulate=1,  # parts of a batch that are computed one after the other: less memory
       ema_decay=0.0))  # 0 = no average
 
   config.sampling = c(dict(
@@ -111,6 +112,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.mesh = c(dict(data=-1, fsdp=1))  # -1 = all devices that are left
   config.max_skipped = 20  # non-finite steps to skip before the run stops
+  config.watchdog_minutes = 30.0  # no step ends for so long: print every thread's stack; 0 = off
   config.log_every = 20
   config.eval_every = 0  # 0 = at the end only
   config.checkpoint_every = 100

@@ -79,3 +79,17 @@ def get_config(text: str = ''):
   if config.task.horizons and config.steps != 240:
     config.task.horizons = ((0, words.t_in), (config.steps * 5 // 6, words.t_out))
   return config
+
+
+def get_sweep(h, name: str = ''):
+  """The runs of `launch/sweep.py --config=configs/iono_mixer.py:sweep=NAME`; default: models."""
+  return h.choose(name, dict(
+      # The table of the original, at this machine's size or with scale=paper.
+      models=h.product(model=['simvp', 'tau', 'convlstm', 'predrnn', 'predrnnpp', 'predrnnv2',
+                              'mim', 'e3dlstm', 'mau'],
+                       fusion=['none', 'concatenate', 'mix']),
+      channels=h.product(channels=[1, 4, 9, 16, 20], fusion=['concatenate', 'mix']),
+      drivers=h.product(model=['simvp', 'convlstm'], future=['persist', 'observed', 'none']),
+      # A larger batch wants a larger rate.
+      rates=h.zip(batch_size=[4, 8, 16], learning_rate=[2e-3, 4e-3, 8e-3]),
+      seeds=h.product(seed=[0, 1, 2, 3, 4])))

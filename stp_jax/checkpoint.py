@@ -2,30 +2,34 @@
 
   <workdir>/checkpoints/<step>/model   params, model_state, ema: all that evaluation reads
                               /train   step, opt_state, rng, skipped
-                              /data    position of the Grain iterator (training runs)
                               /unused  upstream tensors that nothing reads (converted runs)
-                              /info    config, data spec and what validation told, JSON
+                              /info    config, data spec, position in the data, what validation
+                                       told, versions: JSON
+
+`python -m stp_jax.checkpoint inspect DIR` lists them; checkpoint_health.py says if they are whole.
 """
 
 import dataclasses
+import datetime
+import importlib.metadata
+import json
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import grain
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from stp_jax import checkpoint_health
 from stp_jax import config as config_files
 from stp_jax.data.spec import DataSpec
 from stp_jax.state import TrainState
 from stp_jax.typing import PyTree, Variables
 
-
-class CheckpointError(ValueError):
-  """A checkpoint that is absent, damaged or of another architecture."""
+CheckpointError = checkpoint_health.CheckpointError
 
 
 @dataclasses.dataclass
@@ -60,7 +64,7 @@ def manager(workdir, keep: int = 2, every: int = 1, best: Callable[[], int | Non
   folder = pathlib.Path(workdir).resolve() / 'checkpoints'
   standard = ocp.StandardCheckpointHandler
   handlers = dict(model=standard(), train=standard(), unused=standard(),
-                  data=grain.checkpoint.CheckpointHandler(), info=ocp.JsonCheckpointHandler())
+                  info=ocp.JsonCheckpointHandler())
   return ocp.CheckpointManager(folder, item_handlers=handlers, options=(
       ocp.CheckpointManagerOptions(
           preservation_policy=_Newest(keep, best), save_interval_steps=every,
@@ -77,30 +81,64 @@ def _train_item(state: TrainState) -> dict[str, PyTree]:
 
 
 def save(
-    checkpoints: ocp.CheckpointManager, state: TrainState, iterator: grain.DatasetIterator | None,
+    checkpoints: ocp.CheckpointManager, state: TrainState, iterator,
     config: ml_collections.ConfigDict, spec: DataSpec, *, step: int, force: bool = False,
     watched: Mapping[str, Any] | None = None,
 ) -> bool:
   """Starts writing step `step`, if it is due; the arrays are copied before this returns.
 
   Args:
+    iterator: what the batches come from; its `position` is kept.
     watched: of `monitor.Monitor.state`, or nothing.
+
+  Raises:
+    CheckpointError: this step, or the one before, cannot be written: a full disk.
   """
   items = dict(
       model=ocp.args.StandardSave(_model_item(state)),
       train=ocp.args.StandardSave(_train_item(state)),
       info=ocp.args.JsonSave(dict(config=_plain(config), spec=spec.to_json(),
-                                  watched=dict(watched or {}))))
-  if iterator is not None:
-    items['data'] = grain.checkpoint.CheckpointSave(iterator)
-  return checkpoints.save(step, args=ocp.args.Composite(**items), force=force)
+                                  made=_made(iterator.position), watched=dict(watched or {}))))
+  with checkpoint_health.naming_failures(checkpoints.directory, step):
+    return checkpoints.save(step, args=ocp.args.Composite(**items), force=force)
+
+
+def _made(position: int) -> dict[str, Any]:
+  """By what a checkpoint was written."""
+  names = ('stp_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+  versions = {}
+  for name in names:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = 'not installed'  # run from a checkout
+  return dict(
+      position=int(position), processes=jax.process_count(), devices=jax.device_count(),
+      platform=jax.default_backend(), versions=versions | dict(python=sys.version.split()[0]),
+      time=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'))
+
+
+def read_info(folder: pathlib.Path) -> dict[str, Any]:
+  """The JSON of a step's folder: config, spec, made, watched.
+
+  Raises:
+    CheckpointError: it is absent or no JSON.
+  """
+  try:
+    return json.loads((folder / 'info' / 'metadata').read_text())
+  except (OSError, ValueError) as error:
+    raise CheckpointError(f'{folder / "info"}: unreadable ({error})') from error
 
 
 def restore(
     checkpoints: ocp.CheckpointManager, step: int, shapes: TrainState, shardings: TrainState,
-    iterator: grain.DatasetIterator | None,
+    iterator, batch_size: int = 0,
 ) -> TrainState:
   """Restores a whole training state onto any mesh; moves `iterator` to where it stood.
+
+  Args:
+    iterator: has `seek(position)`; or None. batch_size: an older run kept no such position; it
+      is the step times this.
 
   Raises:
     CheckpointError: another architecture or optimizer; the differing keys are listed.
@@ -112,18 +150,19 @@ def restore(
     raise CheckpointError(
         f'{path}: weights without a training state; start from them with config.init_from='
         f'{path.parent.parent} and another --workdir')
-  _check(path, _metadata(checkpoints, step, 'model'), _model_item(target))
+  _check(path, item_metadata(checkpoints, step, 'model'), _model_item(target))
   items = dict(model=ocp.args.StandardRestore(_model_item(target)),
                train=ocp.args.StandardRestore(_train_item(target)))
-  # A run that another system began has no position in our data: it starts at the first batch.
-  if iterator is not None and (path / 'data').is_dir():
-    items['data'] = grain.checkpoint.CheckpointRestore(iterator)
   try:
     found = checkpoints.restore(step, args=ocp.args.Composite(**items))
   except (ValueError, KeyError) as error:
     reason = str(error).strip().splitlines()[0][:300]
     raise CheckpointError(
         f'{path}: does not restore with this config ({reason}); use another --workdir') from error
+  if iterator is not None:
+    # A run that another system began has no position in our data: it starts at the first sample.
+    older = step * batch_size if (path / 'data').is_dir() else 0
+    iterator.seek(read_info(path).get('made', {}).get('position', older))
   model, rest = found['model'], found['train']
   return shapes.replace(
       params=model['params'], model_state=model['model_state'], ema=model.get('ema'), **rest)
@@ -135,10 +174,8 @@ def watched(checkpoints: ocp.CheckpointManager, step: int) -> dict:
   return found['info'].get('watched') or {}
 
 
-def _chosen(run, checkpoints: ocp.CheckpointManager, step: int | str | None) -> int:
-  newest = checkpoints.latest_step()
-  if newest is None:
-    raise CheckpointError(f'{run}/checkpoints: no whole checkpoint; train or convert first')
+def _chosen(run, checkpoints: ocp.CheckpointManager, step: int | str | None,
+            newest: int | None) -> int:
   if step in (None, '', 'latest'):
     return newest
   there = sorted(checkpoints.all_steps())
@@ -167,12 +204,19 @@ def load(run, *, raw: bool = False, step: int | str | None = None) -> Loaded:
   run = pathlib.Path(run)
   if not (run / 'checkpoints').is_dir():
     raise CheckpointError(f'{run}: no checkpoints folder; name the --workdir of a run')
+  newest = None
+  if step in (None, '', 'latest', 'best'):
+    newest, lines = checkpoint_health.choose(run, repair=False)
+    for line in lines:
+      print(f'{run}: {line}', file=sys.stderr)
+    if newest is None or newest < 0:
+      raise CheckpointError(f'{run}/checkpoints: no whole checkpoint; train or convert first')
   with manager(run) as checkpoints:
-    step = _chosen(run, checkpoints, step)
+    step = _chosen(run, checkpoints, step, newest)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device),
-        _metadata(checkpoints, step, 'model'))
+        item_metadata(checkpoints, step, 'model'))
     items = dict(model=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
     found = checkpoints.restore(step, args=ocp.args.Composite(**items))
   model, info = found['model'], found['info']
@@ -205,7 +249,10 @@ def save_converted(
     if checkpoints.latest_step() is not None:
       raise CheckpointError(f'{out}: holds a checkpoint already; choose another --out')
     step = 0 if state is None else int(state.step)
-    checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
+    with checkpoint_health.naming_failures(checkpoints.directory, step):
+      checkpoints.save(step, args=ocp.args.Composite(**items), force=True)
+      checkpoints.wait_until_finished()
+  checkpoint_health.seal(out, step)
 
 
 def check_architecture(path, found: Variables, expected: Variables) -> None:
@@ -213,7 +260,8 @@ def check_architecture(path, found: Variables, expected: Variables) -> None:
   _check(path, found, expected)
 
 
-def _metadata(checkpoints: ocp.CheckpointManager, step: int, item: str) -> PyTree:
+def item_metadata(checkpoints: ocp.CheckpointManager, step: int, item: str) -> PyTree:
+  """Shapes and types of an item's arrays; nothing is read of them."""
   tree = checkpoints.item_metadata(step)[item]
   return getattr(tree, 'tree', tree)
 
@@ -243,3 +291,8 @@ def _tuples(tree: Any) -> Any:
   if isinstance(tree, dict):
     return {k: _tuples(v) for k, v in tree.items()}
   return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
+
+
+if __name__ == '__main__':
+  from stp_jax import checkpoint_inspect
+  sys.exit(checkpoint_inspect.main())

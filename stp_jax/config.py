@@ -18,6 +18,7 @@ _FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights', 'optimiz
 _ADDED = {
     'data.domains': (), 'data.balanced': False, 'data.frame_size': (), 'data.frame_channels': 0,
     'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {},
+    'optimizer.accumulate': 1, 'watchdog_minutes': 0.0,
     'optimizer.clip_value': 0.0, 'optimizer.plateau_factor': 0.1, 'optimizer.plateau_patience': 10,
     'optimizer.plateau_threshold': 1e-4, 'optimizer.plateau_cooldown': 0,
     'validation.epochs': 0, 'validation.metric': '', 'validation.direction': 'min',
@@ -97,9 +98,12 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if section not in config:
       config[section] = ml_collections.ConfigDict()
   for name, default in _ADDED.items():
-    section, field = name.split('.')
-    if section in config and field not in config[section]:
-      config[section][field] = default
+    section, _, field = name.rpartition('.')
+    if section and section not in config:
+      continue
+    target = config[section] if section else config
+    if field not in target:
+      target[field] = default
   return config
 
 

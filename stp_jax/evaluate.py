@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from stp_jax import checkpoint, sharding, tasks
+from stp_jax import checkpoint, cluster, sharding, tasks
 from stp_jax.data import clip_store, datasets, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
@@ -46,12 +46,12 @@ def score(
   batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
   compiled = _compiled(task, replicated, training)
-  variables, fitted = jax.device_put((variables, fitted), replicated)
+  variables, fitted = sharding.replicate((variables, fitted), mesh)
   scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units,
                              frames_per_day=task.frames_per_day)
   total = limit or sum(map(len, found))
   with tqdm(total=total, desc=f'evaluate {"+".join(splits)}', unit='window',
-            disable=not progress) as bar:
+            disable=not progress or jax.process_index() > 0) as bar:
     for batch in pipeline.eval_batches(
         found, spec, data, task.t_in, limit, mesh.devices.size):
       result, mask = jax.device_get(
@@ -255,6 +255,10 @@ def arguments() -> argparse.ArgumentParser:
   add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
   add('--lpips', default='', help='weights written by stp_jax.convert lpips, for domains')
   add('--out', default=None, help='report folder; default <checkpoint>/report')
+  add('--cluster', default='auto', choices=cluster.KINDS, help='how several processes join')
+  add('--coordinator', default=None, help='host:port of process 0; SLURM and pods need no flag')
+  add('--processes', type=int, default=None, help='number of processes, with --coordinator')
+  add('--process', type=int, default=None, help='index of this one, with --coordinator')
   return parser
 
 
@@ -265,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   runs = args.checkpoint.split(',')
   out = pathlib.Path(args.out or pathlib.Path(runs[-1]) / 'report')
   try:
+    cluster.join(args.coordinator, args.processes, args.process, args.cluster)
     evaluate(
         runs, store=[s for s in args.store.split(',') if s],
         split=[s for s in args.split.split('+') if s], raw=args.raw,
@@ -273,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (ValueError, OSError) as error:
     print(f'evaluate: {error}', file=sys.stderr)
     return 1
-  print((out / 'score_card.md').read_text())
+  if jax.process_index() == 0:
+    print((out / 'score_card.md').read_text())
   return 0
 
 

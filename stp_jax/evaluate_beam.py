@@ -61,9 +61,9 @@ class Scorer:
   def __init__(self, task, variables, mesh, before=None):
     self.task, self.mesh = task, mesh
     self.replicated = sharding.replicated(mesh)
-    self.variables = {False: jax.device_put(variables, self.replicated)}
+    self.variables = {False: sharding.replicate(variables, mesh)}
     if before is not None:
-      self.variables[True] = jax.device_put(before, self.replicated)
+      self.variables[True] = sharding.replicate(before, mesh)
     self._compiled: dict[tuple, Any] = {}
     self._gather = jax.jit(lambda tree: tree, out_shardings=self.replicated)
 
@@ -108,7 +108,7 @@ def score(scorer: Scorer, found, chosen: Sequence[Setting], sums: Sums, *, progr
   task, kept = scorer.task, []
   batch_sharding = sharding.batch_sharding(scorer.mesh)
   with tqdm(total=sum(map(len, found)), desc=say or 'evaluate', unit='sample',
-            disable=not progress) as bar:
+            disable=not progress or jax.process_index() > 0) as bar:
     for batch in pipeline.eval_batches(
         found, task.spec, task.config.data, task.t_in, 0, scorer.mesh.devices.size):
       device = pipeline.to_device(batch, batch_sharding)

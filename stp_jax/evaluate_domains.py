@@ -47,22 +47,24 @@ def score(
     net = (task.predict(variables, batch) - task.spec.shift) / task.spec.divisor
     forecasts = dict(net=net,
                      persistence=np.ones((1, task.t_out, 1, 1, 1), np.float32) * last)
-    return {k: _statistics(f, truth, valid, lpips) for k, f in forecasts.items()}
+    found = {k: _statistics(f, truth, valid, lpips) for k, f in forecasts.items()}
+    return found, batch['mask']
 
   compiled = jax.jit(evaluate_batch, out_shardings=replicated)
-  variables = jax.device_put(variables, replicated)
+  variables = sharding.replicate(variables, mesh)
   data, result = task.config.data, {}
   for name, store in stores.items():
     found = task.sources([store], splits, data.eval_stride)
     sums = accumulate.Scores(cadence_hours=0)
     count = sum(map(len, found))
     with tqdm(total=min(limit or count, count), desc=f'evaluate {name}', unit='window',
-              disable=not progress) as bar:
+              disable=not progress or jax.process_index() > 0) as bar:
       for batch in pipeline.eval_batches(
           found, task.spec, data, task.t_in, limit, mesh.devices.size):
-        mask = batch['mask']
-        sums.update(jax.device_get(
-            compiled(variables, pipeline.to_device(batch, batch_sharding))), mask)
+        # The mask of all processes, as the statistics are.
+        values, mask = jax.device_get(
+            compiled(variables, pipeline.to_device(batch, batch_sharding)))
+        sums.update(values, mask)
         bar.update(int(mask.sum()))
     total = sums.result()
     result[name] = dict(windows=total['windows'], leads=total['leads'], **{

@@ -1,12 +1,8 @@
-"""Small companions of the loop: the progress line and the stop request."""
+"""Small companions of the loop: the progress line and the watchdog."""
 
-import signal
+import faulthandler
 import sys
-import threading
 import time
-
-# A launcher requeues a job that exits with this code (EX_TEMPFAIL).
-REQUEUE = 75
 
 
 class Progress:
@@ -41,21 +37,25 @@ class Progress:
       print(line, file=sys.stderr, flush=True)
 
 
-class StopRequest:
-  """Turns SIGTERM into a flag that the loop reads between steps; a context manager."""
+class Watchdog:
+  """Dumps the stack of every thread when no step ends for so long; a context manager.
 
-  def __init__(self):
-    self.received = False
+  The dump comes from a thread of C that needs no lock of Python's, so it also comes where the
+  process hangs inside a collective or a driver. It is written to standard error and repeated.
+  """
+
+  def __init__(self, minutes: float):
+    """`minutes` 0: off."""
+    self._seconds = 60 * minutes
 
   def __enter__(self):
-    self._previous = None
-    if threading.current_thread() is threading.main_thread():
-      self._previous = signal.signal(signal.SIGTERM, self._set)
     return self
 
-  def _set(self, *_):
-    self.received = True
+  def alive(self) -> None:
+    """A step ended, or something else that takes long did."""
+    if self._seconds:
+      faulthandler.dump_traceback_later(self._seconds, repeat=True, file=sys.__stderr__)
 
   def __exit__(self, *_):
-    if self._previous is not None:
-      signal.signal(signal.SIGTERM, self._previous)
+    if self._seconds:
+      faulthandler.cancel_dump_traceback_later()

@@ -11,8 +11,8 @@ import jax
 import ml_collections
 from absl import app, flags, logging
 
+from stp_jax import cluster, evaluate, train
 from stp_jax import config as config_files
-from stp_jax import evaluate, train
 
 _CONFIG = flags.DEFINE_string('config', None, 'Config file and its words, path.py:a=1,smoke.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Checkpoints, metrics, report; runs/<config>.')
@@ -22,6 +22,7 @@ _COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'host:port of process 0; SLURM and TPU pods need no flag.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, with --coordinator.')
 _PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, with --coordinator.')
+_CLUSTER = flags.DEFINE_enum('cluster', 'auto', cluster.KINDS, 'How processes join.')
 
 
 def words_help(folder: pathlib.Path) -> str:
@@ -49,9 +50,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, evaluation: bo
 def main(overrides: dict[str, str]):
   def body(_):
     logging.set_verbosity(logging.WARNING)  # Orbax tells its life story at INFO
-    if _COORDINATOR.value:
-      jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
+      cluster.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CLUSTER.value)
       config = config_files.load(_CONFIG.value, overrides)
       if _STORE.value:
         with config.unlocked():
@@ -68,8 +68,8 @@ def main(overrides: dict[str, str]):
 
 if __name__ == '__main__':
   if {'-h', '--help'} & set(sys.argv):
-    print(f'{__doc__}\nflags: --config --workdir --store --[no]evaluate --coordinator --processes '
-          f'--process\n\n{words_help(pathlib.Path("configs"))}')
+    print(f'{__doc__}\nflags: --config --workdir --store --[no]evaluate --cluster --coordinator '
+          f'--processes --process\n\n{words_help(pathlib.Path("configs"))}')
     sys.exit(0)
   try:
     sys.argv, _overrides = config_files.split_overrides(sys.argv)

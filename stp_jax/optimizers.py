@@ -22,7 +22,7 @@ DEFAULTS = dict(
     initial_epochs=15.0, restart_epochs=0.0, restart_lr=0.0, restart_multiplier=1.0,
     plateau_factor=0.1, plateau_patience=10, plateau_threshold=1e-4, plateau_cooldown=0)
 # Fields of the same section of a config that others read.
-_ELSEWHERE = ('steps_per_epoch', 'ema_decay', 'slow')
+_ELSEWHERE = ('steps_per_epoch', 'ema_decay', 'accumulate', 'slow')
 
 
 class _Momentum(NamedTuple):

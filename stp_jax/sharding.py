@@ -1,16 +1,22 @@
 """The mesh, and one rule that says where every array of the state lives."""
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from stp_jax.models.layers import across
 from stp_jax.typing import PyTree
 
 AXES = ('data', 'fsdp')
 # Smaller arrays cost more to gather than they save.
 _MIN_SHARDED = 1 << 14
+_TRAINING: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar('mesh', default=None)
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
@@ -32,8 +38,27 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(AXES))
 
 
+def parts_sharding(mesh: Mesh) -> NamedSharding:
+  """Of a batch in parts, `[parts, B, ...]`: each part is split over all devices."""
+  return NamedSharding(mesh, PartitionSpec(None, AXES))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Every array whole on every device: host arrays, or arrays that live on devices already.
+
+  Each process must give the same values; nothing is moved from process to process that it has.
+  """
+  where = replicated(mesh)
+  if jax.process_count() == 1:
+    return jax.device_put(tree, where)
+  spread = jax.jit(lambda x: x, out_shardings=where)
+  return jax.tree.map(
+      lambda x: spread(x) if isinstance(x, jax.Array) and not x.is_fully_addressable
+      else jax.device_put(np.asarray(x), where), tree)
 
 
 def state_shardings(mesh: Mesh, shapes: PyTree, min_size: int = _MIN_SHARDED) -> PyTree:
@@ -62,3 +87,48 @@ def bytes_per_device(shapes: PyTree, shardings: PyTree) -> int:
     return math.prod(sharding.shard_shape(leaf.shape)) * size
 
   return sum(jax.tree.leaves(jax.tree.map(one, shapes, shardings)))
+
+
+@contextlib.contextmanager
+def training_on(mesh: Mesh):
+  """While a step is traced: `per_shard` splits batches over the devices of `mesh`."""
+  token = _TRAINING.set(mesh)
+  try:
+    yield
+  finally:
+    _TRAINING.reset(token)
+
+
+def mesh_in_training() -> Mesh | None:
+  """The mesh of `training_on`, None outside."""
+  return _TRAINING.get()
+
+
+def per_shard(function: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], whole: PyTree,
+              batched: PyTree) -> tuple[PyTree, PyTree]:
+  """`function(whole, batched)`, on each device for its own rows of the batch.
+
+  Left to itself, the compiler adds up the gradient of a parameter over the devices in every step of
+  a time loop. Here a loop runs on one device and knows of no other (but for batch statistics, see
+  `models.layers.across`); the gradient of `whole` is added up once, where it leaves the loop.
+
+  Args:
+    function: returns (arrays `[B, ...]`, arrays that are the same on every device); its rows do not
+      depend on each other. whole: arrays that every device has. batched: arrays `[B, ...]`, None.
+
+  Outside of `training_on`, on one device, or where the rows do not divide: a plain call.
+  """
+  mesh = _TRAINING.get()
+  rows = {x.shape[0] for x in jax.tree.leaves(batched)}
+  if mesh is None or mesh.devices.size == 1 or any(n % mesh.devices.size for n in rows):
+    return function(whole, batched)
+
+  def local(whole, batched) -> tuple[Any, Any]:
+    with across.devices_on(AXES):
+      return function(whole, batched)
+
+  split, same = PartitionSpec(AXES), PartitionSpec()
+  # The types of values that differ between devices are not tracked: custom gradients and scans of
+  # Flax would have to declare them. Tests compare losses and gradients with one device.
+  return jax.shard_map(local, mesh=mesh, in_specs=(same, split), out_specs=(split, same),
+                       check_vma=False)(whole, batched)

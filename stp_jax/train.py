@@ -5,6 +5,7 @@ Where a run starts, in order: the newest checkpoint in its own workdir; the weig
 """
 
 import collections
+import contextlib
 import functools
 import json
 import pathlib
@@ -19,14 +20,24 @@ import optax
 from absl import logging
 from clu import parameter_overview
 
-from stp_jax import checkpoint, evaluate, hooks, monitor, optimizers, sharding, tasks, writers
-from stp_jax.data import datasets, pipeline, window
+from stp_jax import (
+    checkpoint,
+    checkpoint_health,
+    cluster,
+    evaluate,
+    hooks,
+    monitor,
+    optimizers,
+    sharding,
+    tasks,
+    trouble,
+    writers,
+)
+from stp_jax.data import datasets, pipeline, train_batches, window
 from stp_jax.state import TrainState
 from stp_jax.typing import Batch, PyTree
 
-
-class NonFiniteError(RuntimeError):
-  """More steps without a finite loss and gradient than `max_skipped` allows."""
+NonFiniteError = trouble.NonFiniteError
 
 
 class Preempted(SystemExit):
@@ -50,14 +61,20 @@ def make_init(task, tx: optax.GradientTransformation, ema: bool, seed: int
   return init
 
 
-def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay: float, mesh
+def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay: float, mesh,
+                    accumulate: int = 1,
                     ) -> Callable[[TrainState, Batch, int], tuple[TrainState, dict]]:
-  """`train_step(state, batch, stage) -> (state, metrics)`; the stage is static."""
+  """`train_step(state, batch, stage) -> (state, metrics)`; the stage is static.
+
+  Args:
+    accumulate: the batch is computed in so many equal parts, one after the other: the memory of one
+      part. Loss and gradient are the parts' means; batch statistics are those of a part.
+  """
 
   def train_step(state: TrainState, batch: Batch, stage: int) -> tuple[TrainState, dict]:
     rng = jax.random.fold_in(state.rng, state.step)
 
-    def loss_fn(params: PyTree):
+    def loss_fn(params: PyTree, model_state: PyTree, batch: Batch, rng: jax.Array):
       # No gradient of a frozen parameter is computed, clipped or counted in the norm.
       params = jax.tree.map(lambda p, label: jax.lax.stop_gradient(p) if label == 'frozen' else p,
                             params, optimizers.labels(task.label, params))
@@ -67,10 +84,34 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
         params = jax.tree_util.tree_map_with_path(
             lambda path, p: whole(p) if task.gathered(
                 jax.tree_util.keystr(path, simple=True, separator='/')) else p, params)
-      return task.loss({'params': params, **state.model_state}, batch,
-                       rng=rng, step=state.step, stage=stage)
+      with sharding.training_on(mesh):
+        return task.loss({'params': params, **model_state}, batch,
+                         rng=rng, step=state.step, stage=stage)
 
-    (loss, (metrics, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    if accumulate == 1:
+      (loss, (metrics, updated)), grads = grad_fn(state.params, state.model_state, batch, rng)
+    else:
+      # The same rows on any mesh, so that the parts do not depend on the number of devices.
+      split = lambda x: jax.lax.with_sharding_constraint(
+          x.reshape(accumulate, -1, *x.shape[1:]), sharding.parts_sharding(mesh))
+
+      def part(model_state, given):
+        (loss, (metrics, updated)), grads = grad_fn(state.params, model_state, *given)
+        return {**model_state, **updated}, (loss, metrics, grads, updated)
+
+      def add(carry, given):
+        model_state, total = carry
+        model_state, (loss, metrics, grads, updated) = part(model_state, given)
+        return (model_state, jax.tree.map(jnp.add, total, (loss, metrics, grads))), updated
+
+      parts = jax.tree.map(split, batch), jax.random.split(rng, accumulate)
+      zero = jax.tree.map(
+          lambda x: jnp.zeros(x.shape, x.dtype),
+          jax.eval_shape(part, state.model_state, jax.tree.map(lambda x: x[0], parts))[1][:3])
+      (_, total), updated = jax.lax.scan(add, (state.model_state, zero), parts)
+      loss, metrics, grads = jax.tree.map(lambda x: x / accumulate, total)
+      updated = jax.tree.map(lambda x: x[-1], updated)
     norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -91,22 +132,6 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
                        **schedule(taken, state.opt_state))
 
   return train_step
-
-
-def first_bad_module(task, state: TrainState, batch: Batch, stage: int) -> str:
-  """The first parameter, in the model's order, whose gradient is not finite."""
-  rng = jax.random.fold_in(state.rng, state.step)
-
-  @jax.jit
-  def finite(params):
-    grads = jax.grad(lambda p: task.loss({'params': p, **state.model_state}, batch, rng=rng,
-                                         step=state.step, stage=stage)[0])(params)
-    return jax.tree.map(lambda g: jnp.isfinite(g).all(), grads)
-
-  for path, ok in jax.tree_util.tree_leaves_with_path(finite(state.params)):
-    if not ok:
-      return jax.tree_util.keystr(path, simple=True, separator='/')
-  return 'the batch or its loss (every gradient is finite now)'
 
 
 def _initial_weights(task, state: TrainState, source: str, keep_constants: bool) -> TrainState:
@@ -136,7 +161,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
     The final state.
 
   Raises:
-    NonFiniteError: too many steps without a finite loss.
+    NonFiniteError: too many steps without a finite loss; names step, samples and module.
+    CheckpointError: every checkpoint is damaged, or none can be written.
     Preempted: SIGTERM or a preemption notice came; everything is saved.
   """
   workdir = pathlib.Path(workdir)
@@ -159,8 +185,15 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   if config.data.batch_size > windows:
     logging.warning('batch_size %d exceeds the %d training windows: a batch repeats some',
                     config.data.batch_size, windows)
-  iterator = pipeline.train_iterator(found, spec, config.data, config.data.t_in, config.seed)
+  accumulate = config.optimizer.accumulate
+  if accumulate < 1 or config.data.batch_size % (accumulate * mesh.devices.size):
+    raise ValueError(f'optimizer.accumulate={accumulate}: data.batch_size='
+                     f'{config.data.batch_size} does not divide into so many parts over '
+                     f'{mesh.devices.size} devices')
   batch_sharding = sharding.batch_sharding(mesh)
+  batches_on = functools.partial(
+      train_batches.train_iterator, found, spec, config.data, config.data.t_in, config.seed)
+  iterator = batches_on(batch_sharding)
 
   # Shapes, then shardings, then values: nothing is built on one device and moved.
   per_epoch = config.optimizer.steps_per_epoch or max(1, windows // config.data.batch_size)
@@ -170,17 +203,26 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   shapes = jax.eval_shape(init)
   shardings = sharding.state_shardings(mesh, shapes)
   step_fn = jax.jit(
-      make_train_step(task, tx, schedule, config.optimizer.ema_decay, mesh),
+      make_train_step(task, tx, schedule, config.optimizer.ema_decay, mesh, accumulate),
       static_argnums=2, in_shardings=(shardings, batch_sharding),
       out_shardings=(shardings, sharding.replicated(mesh)), donate_argnums=0)
 
+  first, damaged = checkpoint_health.choose(workdir, repair=True)
+  for line in damaged:
+    say(f'{workdir}: {line}')
+  if first == -1:
+    raise checkpoint.CheckpointError(
+        f'{workdir}: every checkpoint is damaged; see {workdir / "damaged"}; start again with '
+        'another --workdir')
   watch = monitor.Monitor(config, per_epoch)
-  with (checkpoint.manager(workdir, config.keep_checkpoints,
-                           best=lambda: watch.best_step) as checkpoints,
-        hooks.StopRequest() as stop):
-    first = checkpoints.latest_step()
+  with (checkpoint_health.Sealer(workdir, chief) as sealer,
+        checkpoint_health.closing(checkpoint.manager(
+            workdir, config.keep_checkpoints, best=lambda: watch.best_step)) as checkpoints,
+        cluster.StopRequest() as stop, hooks.Watchdog(config.watchdog_minutes) as watchdog,
+        contextlib.closing(iterator)):
     if first is not None:
-      state = checkpoint.restore(checkpoints, first, shapes, shardings, iterator)
+      state = checkpoint.restore(
+          checkpoints, first, shapes, shardings, iterator, config.data.batch_size)
       watch.restore(checkpoint.watched(checkpoints, first))
       say(f'{workdir}: continuing from step {first}')
     else:
@@ -208,8 +250,8 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
       return (every and step % every == 0) or step == steps
 
     progress = hooks.Progress(first, steps, frames, chief)
-    pending = collections.deque()
-    stage, last_batch = None, None
+    pending, skipped, before = collections.deque(), trouble.Skipped(), int(state.skipped)
+    stage = None
     with writers.Writer(workdir, first, chief) as writer:
       for step in range(first, first if watch.stopped else steps):
         batch = pipeline.to_device(next(iterator), batch_sharding)
@@ -223,19 +265,19 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
           jax.block_until_ready(metrics)
           progress.pause(step + 1)
         pending.append((step + 1, metrics))
-        done, last_batch = step + 1, batch
-        wanted = stop.received or checkpoints.reached_preemption(done)
+        done = step + 1
+        watchdog.alive()
+        wanted = stop.wanted(done)
         validating = watch.due(done, steps)
         if (due(done, config.log_every) or due(done, config.checkpoint_every) or wanted
             or validating):
-          values = _drain(pending, writer)
+          values = _drain(pending, writer, skipped, before)
           if due(done, config.log_every):
             progress.report(done, values)
           if values['skipped'] > config.max_skipped:
-            raise NonFiniteError(
-                f'step {done}: {int(values["skipped"])} steps were not finite, more than '
-                f'max_skipped={config.max_skipped}; first bad module: '
-                f'{first_bad_module(task, state, last_batch, stage)}')
+            raise trouble.report(
+                task, state, found, config, skipped, done=done, position=iterator.position,
+                batches=batches_on)
         # Evaluate, save, and only then let the iterator move: what is saved belongs together.
         if validating:
           scores = evaluate.validate(task, state, stores, mesh)
@@ -243,15 +285,18 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
           writer.flush()
           state = watch.update(done, scores, state)
           progress.validated(done, scores)
+          watchdog.alive()
         if due(done, config.checkpoint_every) or wanted or watch.saves(done):
           checkpoint.save(checkpoints, state, iterator, config, spec, step=done, force=True,
                           watched=watch.state())
+          sealer.expect()
         if watch.stopped:
           break
         if wanted and done < steps:
-          checkpoints.wait_until_finished()
+          with checkpoint_health.naming_failures(checkpoints.directory, done):
+            checkpoints.wait_until_finished()
           logging.warning('stopped at step %d, saved; run the same command to continue', done)
-          raise Preempted(hooks.REQUEUE)
+          raise Preempted(cluster.REQUEUE)
     if watch.stopped:
       say(f'{workdir}: {watch.ended()}')
     elif first >= steps:
@@ -259,10 +304,12 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   return state
 
 
-def _drain(pending: collections.deque, writer: writers.Writer) -> dict[str, float]:
+def _drain(pending: collections.deque, writer: writers.Writer, skipped: trouble.Skipped,
+           before: int) -> dict[str, float]:
   """Fetches and writes the metrics of finished steps; returns the newest, losses averaged."""
   rows = [(step, jax.tree.map(float, jax.device_get(metrics))) for step, metrics in pending]
   pending.clear()
+  skipped.see(rows, before)
   for step, values in rows:
     writer.write(step, values)
   writer.flush()

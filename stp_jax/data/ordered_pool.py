@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stp_jax.data import orphans
+
 _CHUNK = 8
 
 
@@ -36,7 +38,8 @@ def ordered(
       return
     chunks = [jobs[i:i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     context = multiprocessing.get_context('spawn')
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(chunks)), context)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(chunks)), context, initializer=orphans.watch)
     try:
       waiting: collections.deque = collections.deque()
       rest = iter(chunks)

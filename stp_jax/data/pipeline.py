@@ -1,4 +1,4 @@
-"""From clip stores to batches: windows, Grain, padding of the last batch, global arrays.
+"""From clip stores to batches: windows, padding of the last batch, global arrays.
 
 A training batch holds `frames` `[B, T, H, W, C]` raw and `forcings` `[B, T, F]` physical, where F
 are the columns of the DataSpec and unseen drivers are already replaced (data/forcings.py). An
@@ -9,7 +9,6 @@ evaluation batch holds also `mask` `[B]` (0 = padding), `index` `[B]` (the windo
 import copy
 from collections.abc import Iterator, Sequence
 
-import grain
 import jax
 import numpy as np
 
@@ -104,7 +103,7 @@ def honest_columns(
   return seen
 
 
-def _honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
+def honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
   """Replaces the four stored columns, where a source gives them, by what the forecast may see."""
   if 'columns' not in batch:
     return batch
@@ -114,61 +113,53 @@ def _honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
   return batch
 
 
-def train_iterator(
-    found: Sequence[WindowSource], spec: DataSpec, config_data, t_in: int, seed: int,
-) -> grain.DatasetIterator:
-  """Shuffled, repeated, this process's share of every global batch. Its state is checkpointed."""
-  local = config_data.batch_size // jax.process_count()
-  datasets = [grain.MapDataset.source(s).seed(seed).shuffle().repeat() for s in found]
-  weights = list(config_data.weights) or [1 if config_data.balanced else len(s) for s in found]
-  if len(weights) != len(datasets):
-    raise ValueError(f'data.weights: {len(weights)} weights for {len(datasets)} stores')
-  # Proportional mixing by default: the weights are normalised by Grain.
-  mixed = datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights)
-  mine = mixed[jax.process_index()::jax.process_count()]
-  # Threads only slow memory maps down (specs/performance: 29.7k -> 16.3k windows/s with two).
-  dataset = mine.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-  dataset = dataset.batch(local, drop_remainder=True)
-
-  def training(batch):
-    batch = _honest(dict(batch), spec, config_data.future_forcings, t_in)
-    batch.pop('observed', None)
-    return batch
-
-  dataset = dataset.map(training)
-  if config_data.workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config_data.workers))
-  return iter(dataset)
-
-
 def eval_batches(
     found: Sequence[WindowSource], spec: DataSpec, config_data, t_in: int, limit: int = 0,
     multiple: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Every window once, in order; the last batch is padded by repeats with mask 0.
 
-  Every process yields the same number of batches, each its own contiguous share of them.
+  Every process yields the same number of batches, each its own share of them; a row brings its own
+  mask, so a padded last batch counts every window once however it is shared.
 
   Args:
     limit: at most so many windows, evenly spread; 0 = all.
-    multiple: the batch size is rounded up to a multiple of this, the number of devices.
+    multiple: the batch size is rounded up to a multiple of this, the number of devices that share
+      a batch; 1: nothing is shared, this process reads all of it.
   """
   where = [(i, j) for i, s in enumerate(found) for j in range(len(s))]
   if limit and limit < len(where):
     where = [where[k] for k in np.linspace(0, len(where) - 1, limit).round().astype(int)]
-  count, me = jax.process_count(), jax.process_index()
+  count, me = (1, 0) if multiple == 1 else (jax.process_count(), jax.process_index())
   size = -(-config_data.eval_batch_size // multiple) * multiple
   for begin in range(0, len(where), size):
     rows = range(begin + me * size // count, begin + (me + 1) * size // count)
     picked = [where[min(r, len(where) - 1)] for r in rows]
     items = [found[i][j] for i, j in picked]
     batch = {k: np.stack([item[k] for item in items]) for k in items[0]}
-    batch = _honest(batch, spec, config_data.future_forcings, t_in)
+    batch = honest(batch, spec, config_data.future_forcings, t_in)
     batch['mask'] = np.array([r < len(where) for r in rows], np.float32)
     batch['index'] = np.array(rows, np.int32)
     yield batch
 
 
+def rows(sharding: jax.sharding.Sharding, size: int) -> np.ndarray:
+  """The rows of a global batch of `size` that devices of this process hold, in order."""
+  places = sharding.addressable_devices_indices_map((size,)).values()
+  return np.unique(np.concatenate([np.arange(size)[where] for where in places]))
+
+
 def to_device(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
-  """Host arrays of this process as global arrays, split over the batch axis."""
-  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), dict(batch))
+  """Host arrays of this process (its `rows`, in order) as global arrays, split over the batch."""
+  local = len(next(iter(batch.values())))
+  size = local * len(sharding.device_set) // len(sharding.addressable_devices)
+  mine = rows(sharding, size)
+
+  def place(x):
+    def part(index):
+      begin, end, _ = index[0].indices(size)
+      at = np.searchsorted(mine, begin)
+      return x[at:at + end - begin]
+    return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
+
+  return {k: place(v) for k, v in batch.items()}

@@ -1,12 +1,14 @@
 """The forecast task: frames and forcings in, frames out; owns the loss and the scores."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 
-from stp_jax import models, sampling
+from stp_jax import models, sampling, sharding
 from stp_jax.data import climatology, clip_store, domains, forcings
 from stp_jax.data.spec import DataSpec
 from stp_jax.metrics import baselines, tec, video
@@ -161,9 +163,33 @@ class Forecast(base.Task):
     arguments = {k: inputs[k] for k in _MODEL_INPUTS}
     if not train:
       return self.model(t_out).apply(variables, **arguments, train=False), {}
-    return self.model(t_out).apply(
-        variables, **arguments, use_true=use_true, train=True, rngs={'dropout': rng},
-        mutable=['batch_stats'])
+
+    def forward(whole, batched, random=True):
+      variables, rng = whole
+      arguments, use_true = batched
+      return self.model(t_out).apply(
+          variables, **arguments, use_true=use_true, train=True, mutable=['batch_stats'],
+          rngs={'dropout': rng} if random else {})
+
+    whole, batched = (variables, rng), (arguments, use_true)
+    if self._splits(forward, whole, batched):
+      return sharding.per_shard(forward, whole, batched)
+    return forward(whole, batched)
+
+  def _splits(self, forward, whole, batched) -> bool:
+    """Whether each device may compute its rows of the batch by itself."""
+    mesh = sharding.mesh_in_training()
+    if mesh is None or mesh.devices.size == 1:
+      return False
+    paths = [jax.tree_util.keystr(p, simple=True, separator='/')
+             for p, _ in jax.tree_util.tree_leaves_with_path(whole[0]['params'])]
+    if mesh.shape['fsdp'] > 1 and not all(map(self.gathered, paths)):
+      return False  # a stack of layers that is gathered layer by layer
+    try:
+      jax.eval_shape(functools.partial(forward, random=False), whole, batched)
+    except flax.errors.InvalidRngError:
+      return False  # dropout: the same examples must be dropped on any number of devices
+    return True
 
   def loss(self, variables: Variables, batch: Batch, *, rng: jax.Array, step: Array, stage: int
            ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax.data import pipeline
+from stp_jax.data import pipeline, train_batches
 from stp_jax.data import spec as data_spec
 from tests import stores
 
@@ -52,13 +52,13 @@ def test_every_window_once_and_a_padded_tail(tmp_path):
 def test_the_training_iterator_continues_where_it_stood(tmp_path):
   store, config, spec = _setup(tmp_path)
   found = pipeline.sources([store], spec, ['train'], 10)
-  make = lambda: pipeline.train_iterator(found, spec, config.data, 4, seed=3)
+  make = lambda: train_batches.train_iterator(found, spec, config.data, 4, seed=3)
   first = make()
   whole = [next(first)['frames'] for _ in range(5)]
   again, later = make(), make()
   for _ in range(2):
     next(again)
-  later.set_state(again.get_state())
+  later.seek(again.position)
   for expected in whole[2:]:
     np.testing.assert_array_equal(next(later)['frames'], expected)
   assert not np.array_equal(whole[0], whole[1])
@@ -72,7 +72,7 @@ def test_two_stores_are_mixed_by_weight(tmp_path):
   spec = data_spec.make([a, b], config.data, ['train'])
   found = pipeline.sources([a, b], spec, ['train'], 10)
   rows = {w['frames'].tobytes() for w in (found[0][i] for i in range(len(found[0])))}
-  iterator = pipeline.train_iterator(found, spec, config.data, 4, seed=0)
+  iterator = train_batches.train_iterator(found, spec, config.data, 4, seed=0)
   frames = np.concatenate([next(iterator)['frames'] for _ in range(40)])
   share = np.mean([f.tobytes() in rows for f in frames])
   assert 0.7 < share < 0.8

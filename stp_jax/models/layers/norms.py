@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from stp_jax.models.layers import across
 from stp_jax.models.layers.precision import wide
 from stp_jax.typing import Array
 
@@ -38,9 +39,9 @@ class BatchNorm(nn.Module):
     running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
     y = wide(x)
     if train:
-      count = x.size // x.shape[-1]
-      mean = _mean(y)
-      var = _mean(jnp.square(y - mean))
+      count = x.size // x.shape[-1] * across.count()
+      mean = across.mean(_mean(y))
+      var = across.mean(_mean(jnp.square(y - mean)))
       if self.is_mutable_collection('batch_stats') and not self.is_initializing():
         m = self.momentum
         unbiased = var * (count / max(count - 1, 1))

@@ -1,0 +1,123 @@
+#!/usr/bin/env python
+"""Runs every setting of a config file's `get_sweep`, here or on SLURM.
+
+  python launch/sweep.py --config=configs/iono_mixer.py --dry-run
+  python launch/sweep.py --config=configs/iono_mixer.py:sweep=seeds,steps=100 --jobs=2
+  python launch/sweep.py --config=configs/iono_mixer.py --backend=slurm --nodes=2 -- --noevaluate
+
+The word `sweep=NAME` chooses one of the file's sweeps; other words, and all after `--`, go to every
+run. The same command goes on with runs that stopped; those that are complete end at once.
+"""
+
+import argparse
+import concurrent.futures
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT))
+
+from stp_jax import sweep  # noqa: E402
+
+
+def parser() -> argparse.ArgumentParser:
+  made = argparse.ArgumentParser(
+      prog='launch/sweep.py', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  add = made.add_argument
+  add('--config', default='configs/iono_mixer.py', help='config file, words; sweep=NAME chooses')
+  add('--out', default='', help='folder of the runs; default runs/sweep/<config>[-<sweep>]')
+  add('--backend', choices=['local', 'slurm'], default='local')
+  add('--jobs', type=int, default=1, help='local: runs at the same time')
+  add('--nodes', type=int, default=1, help='slurm: nodes of a run')
+  add('--dry-run', action='store_true', help='print one command a line, run nothing')
+  add('--list', action='store_true', help='the runs and the step that each has reached')
+  add('--logs', action='store_true', help='the last lines that every run wrote')
+  add('--delete', action='store_true', help='cancel (slurm) and remove the folders of the runs')
+  return made
+
+
+def newest_step(workdir: pathlib.Path) -> int | None:
+  """The newest saved step of a run; None before the first."""
+  steps = [int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()]
+  return max(steps, default=None)
+
+
+def _local(commands: dict[pathlib.Path, list[str]], jobs: int) -> int:
+  """Runs commands, `jobs` at a time, each with a log; the worst exit code."""
+  def run(item) -> int:
+    workdir, command = item
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / 'log.txt').open('a') as log:
+      code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, cwd=_ROOT).returncode
+    words = 'done' if code == 0 else f'exit code {code}, see {workdir / "log.txt"}'
+    print(f'{workdir}: {words}', file=sys.stderr, flush=True)
+    return code
+
+  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    return max(pool.map(run, commands.items()), key=abs)
+
+
+def main(argv: list[str] | None = None) -> int:
+  argv = list(sys.argv[1:] if argv is None else argv)
+  cut = argv.index('--') if '--' in argv else len(argv)
+  args, rest = parser().parse_args(argv[:cut]), argv[cut + 1:]
+  try:
+    path, common, name, settings = sweep.read(args.config)
+  except (sweep.SweepError, OSError) as error:
+    print(f'sweep: {error}', file=sys.stderr)
+    return 1
+  if args.jobs < 1 or args.nodes < 1:
+    print('sweep: --jobs and --nodes are at least 1', file=sys.stderr)
+    return 1
+  stem = pathlib.Path(path).stem
+  out = pathlib.Path(args.out or f'runs/sweep/{stem}{"-" if name else ""}{name}')
+  runs = {out / label: sweep.arguments(path, common, s)
+          for label, s in zip(sweep.labels(settings), settings, strict=True)}
+  jobs = {d: f'{out.name}-{d.name}' for d in runs}
+  if args.list:
+    for workdir in runs:
+      step = newest_step(workdir)
+      state = 'not begun' if step is None else f'step {step}'
+      if (workdir / 'report' / 'score_card.md').exists():
+        state += ', scored'
+      print(f'{workdir}  {state}')
+    return 0
+  if args.logs:
+    for workdir in runs:
+      log = workdir / 'log.txt'
+      lines = log.read_text(errors='replace').splitlines()[-3:] if log.exists() else ['no log']
+      print(f'== {workdir}', *lines, sep='\n')
+    return 0
+  if args.delete:
+    for workdir in runs:
+      if args.backend == 'slurm':
+        command = ['scancel', f'--name={jobs[workdir]}']
+        print(shlex.join(command)) if args.dry_run else subprocess.run(command, check=False)
+      if workdir.is_dir():
+        print(f'rm -r {workdir}')
+        if not args.dry_run:
+          shutil.rmtree(workdir)
+    return 0
+  commands = {
+      workdir: ['python', '-m', 'stp_jax.main', *arguments, f'--workdir={workdir}', *rest]
+      for workdir, arguments in runs.items()}
+  if args.backend == 'slurm':
+    commands = {
+        workdir: [str(_ROOT / 'launch' / 'slurm.sbatch'), f'--job={jobs[workdir]}',
+                  f'--nodes={args.nodes}', f'--log={workdir / "log.txt"}', '--', *command[3:]]
+        for workdir, command in commands.items()}
+  if args.dry_run:
+    print(*map(shlex.join, commands.values()), sep='\n')
+    return 0
+  if args.backend == 'slurm':
+    return max(subprocess.run(command, cwd=_ROOT).returncode for command in commands.values())
+  # The interpreter that runs this, whatever 'python' means on this path.
+  return _local({d: [sys.executable, *c[1:]] for d, c in commands.items()}, args.jobs)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

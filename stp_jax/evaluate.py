@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from stp_jax import checkpoint, sharding, tasks
+from stp_jax import checkpoint, evaluate_fields, sharding, tasks
 from stp_jax.data import clip_store, datasets, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
@@ -30,13 +30,16 @@ _FIT_WINDOWS = 256
 def score(
     task, variables: Variables, fitted: PyTree, stores: Sequence[clip_store.ClipStore],
     splits: Sequence[str], mesh, limit: int = 0, progress: bool = False,
+    fields: evaluate_fields.Fields | None = None,
 ) -> dict:
   """Scores of the windows of `splits`, see `metrics.accumulate.Scores.result`.
 
   Args:
     task, variables: what to score. fitted: baselines' tables, or None for persistence alone.
     limit: at most so many windows, evenly spread; 0 = all.
+    fields: adds the scores of rain maps or weather fields and their baselines.
   """
+  fields = fields or evaluate_fields.Fields(task, baselines=False)
   spec, data = task.spec, task.config.data
   found = task.sources(stores, splits, data.eval_stride)
   batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
@@ -53,13 +56,15 @@ def score(
             disable=not progress) as bar:
     for batch in pipeline.eval_batches(
         found, spec, data, task.t_in, limit, mesh.devices.size):
+      batch['given'] = fields.given(batch, found)
       result, mask = jax.device_get(
           compiled(variables, fitted, pipeline.to_device(batch, batch_sharding)))
+      fields.update(result['fields'], mask)
       forecasts = dict(result['forecasts'])
       forecasts['net'] = forecasts['net'] | result['frames']
       scores.update(forecasts, mask, result['strata'])
       bar.update(int(mask.sum()))
-  return scores.result()
+  return scores.result() | fields.result()
 
 
 def validate(task, state, stores, mesh) -> dict[str, float]:
@@ -72,7 +77,11 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
   result = score(task, state.variables(), None, stores, data.validation_splits, mesh,
                  data.validation_windows)
   net = result['forecasts']['net']['all']
-  return {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
+  found = {f'validation/{k}': net[k] for k in ('rmse', 'mae', 'bias', 'gain') if k in net}
+  if 'events' in result:
+    means = result['events']['forecasts']['net']['mean']
+    found |= {f'validation/{k}': means[k][0] for k in ('csi', 'fss') if means[k][0] is not None}
+  return found
 
 
 def _kind(config) -> str:
@@ -214,8 +223,9 @@ def evaluate(
     raise ValueError(
         f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
         f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(stores[0].splits)}')
-  scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True)
-            for s in splits}
+  tables = evaluate_fields.climatology_of(run, task, config)
+  scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True,
+                     fields=evaluate_fields.Fields(task, tables)) for s in splits}
   result = card(loaded, task, scores, stores)
   if jax.process_index() == 0:
     from stp_jax import report

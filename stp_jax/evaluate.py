@@ -19,6 +19,7 @@ from stp_jax import checkpoint, evaluate_fields, sharding, tasks
 from stp_jax.data import clip_store, datasets, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
+from stp_jax.metrics import fields as field_scores
 from stp_jax.typing import PyTree, Variables
 
 # Tasks whose scores are no forecast's: a module here with `evaluate` and `validate` of its own.
@@ -165,6 +166,8 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
         level = np.nanmean(source[j]['columns'][task.t_in:, column])
         if level > best:
           best, window = level, (i, j)
+  elif field_scores.kind_of(task.config, spec) == 'nowcast':
+    window = evaluate_fields.wettest(found, spec)
   source = found[window[0]].only(window[1])
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
   forecast = jax.jit(task.predict)(variables, {k: batch[k] for k in ('frames', 'forcings')})

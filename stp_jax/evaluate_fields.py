@@ -78,6 +78,19 @@ class Fields:
     return found | dict(notes=self.notes)
 
 
+def wettest(found, spec) -> tuple[int, int]:
+  """(source, window) of the highest mean of up to 64 windows: a dry one shows nothing."""
+  where = [(i, j) for i, s in enumerate(found) for j in range(len(s))]
+  picked = [where[k] for k in np.unique(np.linspace(0, len(where) - 1, 64).round().astype(int))]
+
+  def level(place):
+    raw = found[place[0]][place[1]]['frames']
+    values = raw if spec.missing is None else raw[raw != spec.missing]
+    return float(np.nanmean(values)) * spec.scale if values.size else -np.inf
+
+  return max(picked, key=level)
+
+
 def climatology_of(run, task, config) -> dict[str, np.ndarray] | None:
   """The training clips' mean fields, made once: `<run>/climatology.npz`; None if not possible."""
   if kind_of(config, task.spec) != 'weather':

@@ -27,7 +27,8 @@ def get_config() -> ml_collections.ConfigDict:
       eval_stores=(),  # clip stores to evaluate on; () = stores
       cache='runs/stores',  # where sets that we make are kept
       train_splits=('train',), validation_splits=('validation',), test_splits=('test',),
-      t_in=12, t_out=48,  # frames given, frames forecast
+      t_in=12, t_out=48,  # frames given, frames forecast; 0: what the clips allow
+      preferred=(5, 5),  # the same, where they are 0 and clips are long enough
       stride=1,  # frames between the starts of training windows
       eval_stride=1,  # the same in evaluation
       validation_windows=0,  # in evaluations during training: so many, spread evenly; 0 = all
@@ -46,6 +47,12 @@ def get_config() -> ml_collections.ConfigDict:
       latitude_weight=False,  # weight the loss by cos(latitude)
       horizons=(),  # ((first step, frames forecast), ...): short forecasts first; () = t_out
       term_weights=c(type_safe=False),  # weights of the model's auxiliary losses, by name
+      scores='auto',  # auto (by the store's units and grid) | nowcast | weather | none
+      events=c(dict(  # read by the scores of nowcasts
+          thresholds=(),  # of an event, in mm/h, dBZ or the store's unit; () = those of the unit
+          scales=(1, 4, 16),  # pixels: sides of the neighbourhoods that are compared
+          # What 1 stands for in frames of full scale, its unit and thresholds; 0 = nothing.
+          full_scale=0.0, full_scale_units='', full_scale_thresholds=())),
       beam=c(dict(  # read by the tasks beam and rebuild
           soft_labels=True,  # a bell around the beam, or 1 at it alone
           gps='angle',  # angle | extremes: what is fed of the two positions

@@ -17,7 +17,10 @@ _FREE = ('model.backbone', 'data.dataset_options', 'task.term_weights', 'optimiz
 # Fields that older runs' configs lack, with the values that mean what those runs did.
 _ADDED = {
     'data.domains': (), 'data.balanced': False, 'data.frame_size': (), 'data.frame_channels': 0,
-    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {},
+    'data.test_windows': 0, 'task.stage': '', 'optimizer.slow': {}, 'data.preferred': (5, 5),
+    'task.scores': 'auto',
+    'task.events': dict(thresholds=(), scales=(1, 4, 16), full_scale=0.0, full_scale_units='',
+                        full_scale_thresholds=()),
     'optimizer.accumulate': 1, 'watchdog_minutes': 0.0,
     'optimizer.clip_value': 0.0, 'optimizer.plateau_factor': 0.1, 'optimizer.plateau_patience': 10,
     'optimizer.plateau_threshold': 1e-4, 'optimizer.plateau_cooldown': 0,

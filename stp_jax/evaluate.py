@@ -16,10 +16,11 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from stp_jax import checkpoint, cluster, sharding, tasks
+from stp_jax import checkpoint, cluster, evaluate_fields, sharding, tasks
 from stp_jax.data import clip_store, datasets, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
+from stp_jax.metrics import fields as field_scores
 from stp_jax.typing import PyTree, Variables
 
 # Tasks whose scores are no forecast's: a module here with `evaluate` and `validate` of its own.
@@ -34,13 +35,16 @@ _VALIDATED = ('rmse', 'mae', 'bias', 'gain', 'psnr', 'ssim', 'loss')
 def score(
     task, variables: Variables, fitted: PyTree, stores: Sequence[clip_store.ClipStore],
     splits: Sequence[str], mesh, limit: int = 0, progress: bool = False, training: bool = False,
+    fields: evaluate_fields.Fields | None = None,
 ) -> dict:
   """Scores of the windows of `splits`, see `metrics.accumulate.Scores.result`.
 
   Args:
     task, variables: what to score. fitted: baselines' tables, or None for persistence alone.
     limit: at most so many windows, evenly spread; 0 = all. training: with the loss, as `loss`.
+    fields: adds the scores of rain maps or weather fields and their baselines.
   """
+  fields = fields or evaluate_fields.Fields(task, baselines=False)
   spec, data = task.spec, task.config.data
   found = task.sources(stores, splits, data.eval_stride)
   batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
@@ -54,13 +58,15 @@ def score(
             disable=not progress or jax.process_index() > 0) as bar:
     for batch in pipeline.eval_batches(
         found, spec, data, task.t_in, limit, mesh.devices.size):
+      batch['given'] = fields.given(batch, found)
       result, mask = jax.device_get(
           compiled(variables, fitted, pipeline.to_device(batch, batch_sharding)))
+      fields.update(result['fields'], mask)
       forecasts = dict(result['forecasts'])
       forecasts['net'] = forecasts['net'] | result['frames']
       scores.update(forecasts, mask, result['strata'])
       bar.update(int(mask.sum()))
-  return scores.result()
+  return scores.result() | fields.result()
 
 
 @functools.lru_cache(maxsize=2)  # a validation every epoch compiles once
@@ -84,7 +90,11 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
   result = score(task, state.variables(), None, stores, data.validation_splits, mesh,
                  data.validation_windows, training=True)
   net = result['forecasts']['net']['all']
-  return {f'validation/{k}': net[k] for k in _VALIDATED if k in net}
+  found = {f'validation/{k}': net[k] for k in _VALIDATED if k in net}
+  if 'events' in result:
+    means = result['events']['forecasts']['net']['mean']
+    found |= {f'validation/{k}': means[k][0] for k in ('csi', 'fss') if means[k][0] is not None}
+  return found
 
 
 def _kind(config) -> str:
@@ -168,6 +178,8 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
         level = np.nanmean(source[j]['columns'][task.t_in:, column])
         if level > best:
           best, window = level, (i, j)
+  elif field_scores.kind_of(task.config, spec) == 'nowcast':
+    window = evaluate_fields.wettest(found, spec)
   source = found[window[0]].only(window[1])
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
   forecast = jax.jit(task.predict)(variables, {k: batch[k] for k in ('frames', 'forcings')})
@@ -228,8 +240,9 @@ def evaluate(
     raise ValueError(
         f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
         f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(stores[0].splits)}')
-  scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True)
-            for s in splits}
+  tables = evaluate_fields.climatology_of(run, task, config)
+  scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True,
+                     fields=evaluate_fields.Fields(task, tables)) for s in splits}
   result = card(loaded, task, scores, stores)
   if jax.process_index() == 0:
     from stp_jax import report

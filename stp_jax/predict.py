@@ -4,8 +4,9 @@
     maps = predictor(frames, forcings)
 
 `python -m stp_jax.predict --checkpoint=RUN --store=STORE --issue-time=2012-11-20T00:00 --out=DIR`
-writes the forecast as npz, one PNG a frame and a GIF; without an issue time, forecasts of windows
-of `--split` as frames, see `predict_clips`, or with `--format=npy` as arrays, see `predict_arrays`.
+writes the forecast as npz, one PNG a frame and a GIF, and where the store knows the places of its
+pixels as CF NetCDF (`forecast.nc`); without an issue time, forecasts of windows of `--split` as
+frames, see `predict_clips`, or with `--format=npy` as arrays, see `predict_arrays`.
 """
 
 import argparse
@@ -19,8 +20,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from stp_jax import checkpoint, predict_arrays, predict_clips, report, tasks
-from stp_jax.data import clip_store, datasets, indices, pipeline
+from stp_jax import checkpoint, netcdf, predict_arrays, predict_clips, report, tasks
+from stp_jax.data import clip_store, datasets, georeference, indices, pipeline
 from stp_jax.data import spec as data_spec
 
 
@@ -159,7 +160,8 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
 
   Returns:
     `forecast` `[t_out, H, W]`, `times` `[t_out]`, `input` `[t_in, H, W]`, `truth` `[t_out, H, W]`
-    (NaN where the store ends), `latitude`, `longitude`, `units`.
+    (NaN where the store ends), `latitude`, `longitude`, `units`; `fields` `[t_out, H, W, C]`, NaN
+    where no input frame has a value, and `issued`.
 
   Raises:
     ValueError: no such time in the store, or fewer than t_in frames before it; says what is there.
@@ -202,14 +204,20 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
   forcings = pipeline.honest_columns(parts, spec, mode if mode != 'observed' else 'persist', t_in)
   rows = int(spec.grid.get('rows', spec.shape[0]))
   forecast = predictor(frames[:t_in], forcings[0], times=needed[:t_in])
+  # Where nothing was seen, out of a radar's range, a forecast is no more than the net's habit.
+  seen = np.isfinite(frames[:t_in, :rows]).any(0)
   return dict(
+      fields=np.where(seen, forecast[:, :rows], np.nan), issued=needed[t_in - 1],
       forecast=forecast[:, :rows, :, 0], times=needed[t_in:], input=frames[:t_in, :rows, :, 0],
       truth=frames[t_in:, :rows, :, 0], latitude=spec.grid.get('latitude'),
       longitude=spec.grid.get('longitude'), units=spec.units)
 
 
 def write(out, result: dict, card: dict) -> None:
-  """`forecast.npz`, and with matplotlib `maps/lead_<hours>h.png` and `forecast.gif`, all or none.
+  """Writes all files of a forecast, or none.
+
+  `forecast.npz`; `forecast.nc` of a georeferenced store (`card['grid']`); with matplotlib
+  `maps/lead_<hours>h.png` and `forecast.gif`.
 
   Args:
     out: the folder; files of an earlier forecast there are replaced.
@@ -217,10 +225,19 @@ def write(out, result: dict, card: dict) -> None:
   """
   out = pathlib.Path(out)
   out.parent.mkdir(parents=True, exist_ok=True)
+  result = dict(result)
+  fields, issued = result.pop('fields', None), result.pop('issued', None)
   with tempfile.TemporaryDirectory(dir=out.parent) as folder:
     folder = pathlib.Path(folder)
     np.savez_compressed(folder / 'forecast.npz', **{
         k: v for k, v in result.items() if v is not None})
+    if fields is not None and georeference.is_placed(card.get('grid', {})):
+      if note := netcdf.missing():
+        print(note, file=sys.stderr)
+      else:
+        netcdf.write(folder / 'forecast.nc', fields, result['times'], issued, card['grid'],
+                     units=result['units'], cadence_hours=card['cadence_hours'],
+                     **netcdf.words(card))
     try:
       from stp_jax.report import forecast_maps
       forecast_maps.write(folder, card, result)
@@ -290,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = issue(predictor, store, args.issue_time)
     write(args.out, result, dict(
         name=predictor.config.name, step=predictor.step, cadence_hours=store.cadence_hours,
+        grid=store.meta['grid'], licence=store.meta['licence'],
         data=[dict(name=store.name, description=store.meta['description'])]))
   except (ValueError, OSError) as error:
     print(f'predict: {error}', file=sys.stderr)

@@ -2,17 +2,19 @@
 
     python -m stp_jax.predict --checkpoint=RUN --store=[name:]STORE --split=test --limit=4 --out=DIR
 
-writes `DIR/<store>/<run>/sample<k>/{input,output,ground_truth}<i>.png` and `sample<k>.gif`.
+writes `DIR/<store>/<run>/sample<k>/{input,output,ground_truth}<i>.png` and `sample<k>.gif`; of a
+store with a clock and a georeference also `DIR/<store>/<run>/sample<k>.nc`, see `netcdf`.
 """
 
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
-from stp_jax import checkpoint, predict_arrays, tasks
-from stp_jax.data import clip_store, pipeline
+from stp_jax import checkpoint, netcdf, predict_arrays, tasks
+from stp_jax.data import clip_store, georeference, pipeline
 from stp_jax.data import spec as data_spec
 
 
@@ -26,7 +28,8 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
     limit: at most so many windows, evenly spread; 0 = all.
 
   Yields:
-    `input` `[t_in, H, W, C]`, `output` and, where there is one, `ground_truth` `[t_out, H, W, C]`.
+    `input` `[t_in, H, W, C]`, `output` and, where there is one, `ground_truth` `[t_out, H, W, C]`;
+    `times` datetime64 `[t_in + t_out]`, or None.
 
   Raises:
     ValueError: a store of other frames, or no window in these splits.
@@ -51,15 +54,51 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
         store, chosen, task.t_in, task.t_out, config.data.eval_batch_size):
       frames, forecast = jax.device_get(compiled(loaded.variables, batch))
       for row, window in enumerate(mine):
-        sample = dict(input=frames[row, :task.t_in], output=forecast[row])
+        times = _times(store.clips[window.clip], window.start, task.length, store.cadence_hours)
+        sample = dict(input=frames[row, :task.t_in], output=forecast[row], times=times)
         yield sample | (dict(ground_truth=frames[row, task.t_in:]) if window.truth else {})
     return
   found = task.sources([store], splits, task.length)
   for batch in pipeline.eval_batches(found, task.spec, config.data, task.t_in, limit):
     frames, forecast = jax.device_get(compiled(loaded.variables, batch))
     for row in np.flatnonzero(batch['mask']):
-      yield dict(input=frames[row, :task.t_in], output=forecast[row],
+      source, number = batch['window'][row].tolist() if 'window' in batch else (0, 0)
+      times = getattr(found[source], 'times', lambda _: None)(number)
+      yield dict(input=frames[row, :task.t_in], output=forecast[row], times=times,
                  ground_truth=frames[row, task.t_in:])
+
+
+def _times(clip, start: int, length: int, cadence_hours: float) -> np.ndarray | None:
+  """datetime64[m] `[length]`, also of frames that come after the clip; None without a clock."""
+  if clip.time is None:
+    return None
+  minutes = np.round((start + np.arange(length)) * cadence_hours * 60).astype('timedelta64[m]')
+  return np.datetime64(clip.time, 'm') + minutes
+
+
+def _written(found: Iterator[dict], loaded: checkpoint.Loaded, store: clip_store.ClipStore,
+             folder: pathlib.Path) -> Iterator[dict]:
+  """Passes samples on as pictures of 1 or 3 channels; writes each as NetCDF where that is known."""
+  spec, grid = loaded.spec, store.meta['grid']
+  wanted = georeference.is_placed(grid) and not loaded.config.data.domains
+  if wanted and (note := netcdf.missing()):
+    print(note, file=sys.stderr)
+    wanted = False
+  card = dict(name=loaded.config.name, step=loaded.step, licence=store.meta['licence'],
+              data=[dict(name=store.name, description=store.meta['description'])])
+  rows = grid.get('rows', store.streams['frames'].shape[0])
+  for k, sample in enumerate(found, 1):
+    times = sample.pop('times')
+    if wanted and times is not None:
+      folder.mkdir(parents=True, exist_ok=True)
+      given = sample['input']
+      fields = np.where(np.isfinite(given).any(0), sample['output'] * spec.divisor + spec.shift,
+                        np.nan)[:, :rows]
+      netcdf.write(folder / f'sample{k}.nc', fields, times[len(given):], times[len(given) - 1],
+                   grid, units=spec.units, cadence_hours=store.cadence_hours,
+                   **netcdf.words(card))
+    yield sample if sample['output'].shape[-1] in (1, 3) else {
+        part: frames[..., :1] for part, frames in sample.items()}
 
 
 def write(run, store: str, splits: Sequence[str], out, *, limit: int = 0, raw: bool = False,
@@ -70,5 +109,6 @@ def write(run, store: str, splits: Sequence[str], out, *, limit: int = 0, raw: b
   opened = clip_store.ClipStore(path if colon else store)
   loaded = checkpoint.load(run, raw=raw, step=step)
   found = samples(loaded, opened, splits or loaded.config.data.test_splits, limit)
-  return png_tree.write_tree(out, found, dataset=name if colon else opened.path.name,
-                             name=pathlib.Path(run).name)
+  dataset, run = name if colon else opened.path.name, pathlib.Path(run).name
+  found = _written(found, loaded, opened, pathlib.Path(out, dataset, run))
+  return png_tree.write_tree(out, found, dataset=dataset, name=run)

@@ -36,6 +36,7 @@ from stp_jax.data import (
     folder_sheet,
     folder_split,
     folder_values,
+    georeference,
     resize,
 )
 from stp_jax.data.clip_store import ClipStore, StoreError
@@ -137,7 +138,7 @@ def prepare(
   with StoreWriter(
       out, name=base.resolve().name, cadence_hours=hours, recipe=recipe,
       streams={'frames': coding.stream}, normalisation=coding.normalisation,
-      grid=_grid(found, sides), licence="of the data's producer",
+      grid=georeference.shaped(found.grid, size=sides), licence="of the data's producer",
       description=f'frames of {found.kind}') as writer:
     with tqdm(total=sum(s.stop - s.start for s in spans), desc='writing', unit='frame') as bar:
       for number, clip in enumerate(found.clips):
@@ -196,16 +197,6 @@ def _one_size(found: Found, size: tuple[int, int] | None) -> tuple[int, int]:
   if size and found.grid and len(sizes) > 1:
     found.grid = {}
   return sizes[0][0]
-
-
-def _grid(found: Found, size: tuple[int, int] | None) -> dict:
-  """Latitudes and longitudes, of the resized pixels' centres."""
-  if not size or not found.grid:
-    return found.grid
-  def resampled(values: Sequence[float], count: int) -> list[float]:
-    places = (np.arange(count) + 0.5) * len(values) / count - 0.5
-    return np.interp(places, np.arange(len(values)), values).tolist()
-  return {k: resampled(v, n) for (k, v), n in zip(found.grid.items(), size)}
 
 
 def _shorter(spans: Sequence[Span], longest: int) -> list[Span]:

@@ -113,15 +113,27 @@ def _read_field(path: pathlib.Path, name: str, start: int, stop: int
     yield BadFrame(f'{path}: unreadable ({(str(error).splitlines() or [""])[0]})')
 
 
-def _grid(field, axes: dict[str, str]) -> dict[str, list[float]]:
-  result = {}
+def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
+  """What `data.georeference` describes: degrees, or projected coordinates and their mapping."""
+  result, told = {}, {}
   for letter, name, axis in (('H', 'latitude', 'Y'), ('W', 'longitude', 'X')):
     values = field.coords.get(axes[letter])
-    if values is not None and values.dtype.kind in 'iuf' and (
-        values.attrs.get('units') == _DEGREES[axis]
-        or axes[letter].lower() in (name, name[:3])):
+    if values is None or values.dtype.kind not in 'iuf':
+      continue
+    if values.attrs.get('units') == _DEGREES[axis] or axes[letter].lower() in (name, name[:3]):
       result[name] = values.values.astype(float).tolist()
-  return result if len(result) == 2 else {}
+    elif values.attrs.get('standard_name') == f'projection_{axis.lower()}_coordinate':
+      result[axis.lower()] = values.values.astype(float).tolist()
+      told['xy_units'] = str(values.attrs.get('units', 'm'))
+  if len(result) != 2:
+    return {}
+  mapping = data.variables.get({**field.encoding, **field.attrs}.get('grid_mapping', ''))
+  if told and mapping is not None:
+    told['projection'] = {k: v.tolist() if hasattr(v, 'tolist') else v
+                          for k, v in mapping.attrs.items()}
+  words = {k: str(field.attrs[k]) for k in ('standard_name', 'long_name', 'units')
+           if k in field.attrs}
+  return result | told | dict(variable=dict(name=str(field.name), **words))
 
 
 def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad) -> Found:
@@ -138,7 +150,7 @@ def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad
           axes = _axes(field, path)
           if not found.layout:
             folder_arrays.told(found, {**field.encoding, **field.attrs})
-            found.grid = _grid(field, axes)
+            found.grid = _grid(data, field, axes)
             found.layout = ', '.join(f'{d}: {x}' for x, d in axes.items()) + f' of {key}'
           size = {x: field.sizes[d] for x, d in axes.items()}
           parts.append(Clip(

@@ -40,9 +40,12 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
     top = 65535 * found.scale + found.offset
     if stream.dtype == 'uint16' and coding.base is None and seen.high == top:
       result['is it a value?'] = f'{top:g} is the largest of its type; if it means none, --missing'
-  if found.grid:
+  if 'latitude' in found.grid:
     lat, lon = found.grid['latitude'], found.grid['longitude']
     result['grid'] = f'latitude {lat[0]:g} to {lat[-1]:g}, longitude {lon[0]:g} to {lon[-1]:g}'
+  elif 'x' in found.grid:
+    x, y, unit = found.grid['x'], found.grid['y'], found.grid['xy_units']
+    result['grid'] = f'x {x[0]:g} to {x[-1]:g}, y {y[0]:g} to {y[-1]:g} {unit}, projected'
   if clock.step:
     result['cadence'] = f'{clock.step / 60:g} min'
     result['gaps'] = f'{clock.gaps}, {clock.lost} frames'

@@ -2,8 +2,9 @@
 
 A training batch holds `frames` `[B, T, H, W, C]` raw and `forcings` `[B, T, F]` physical, where F
 are the columns of the DataSpec and unseen drivers are already replaced (data/forcings.py). An
-evaluation batch holds also `mask` `[B]` (0 = padding), `index` `[B]` (the window's number) and
-`observed` `[B, T, F]`, true drivers that serve to sort scores into quiet and storm, never a model.
+evaluation batch holds also `mask` `[B]` (0 = padding), `index` `[B]` (the window's number),
+`window` `[B, 2]` (its source, and its number there) and `observed` `[B, T, F]`, true drivers that
+serve to sort scores into quiet and storm, never a model.
 """
 
 import copy
@@ -140,6 +141,7 @@ def eval_batches(
     batch = honest(batch, spec, config_data.future_forcings, t_in)
     batch['mask'] = np.array([r < len(where) for r in rows], np.float32)
     batch['index'] = np.array(rows, np.int32)
+    batch['window'] = np.array(picked, np.int32)
     yield batch
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import card as cards
-from stp_jax.data import radar_files, resize, splits
+from stp_jax.data import georeference, radar_files, resize, splits
 from stp_jax.data.clip_store import ClipStore, StoreError, Stream
 from stp_jax.data.clip_writer import StoreWriter
 from stp_jax.data.radar_files import MISSING, BadFile, RainMap
@@ -169,8 +169,9 @@ def prepare(
   kind, paths = radar_files.find(in_dir, network)
   options = dict(crop=crop, block=block, size=sides, values=values, maximum=maximum, split=split,
                  validation=validation, test=test)
-  recipe = dict(importer='radar', version=1, options=options, files=cards.checksums(paths))
+  recipe = dict(importer='radar', version=2, options=options, files=cards.checksums(paths))
   if done := cards.already_made(out, recipe):
+    print(following(done))
     return done
   maps = _Packed(paths[0]) if kind == 'packed' else _Files(kind, paths, on_bad)
   shape = _Shaper(crop, block, sides, values, maps.scale)
@@ -182,7 +183,8 @@ def prepare(
       out, name=f'radar_{maps.network}', cadence_hours=maps.minutes / 60, recipe=recipe,
       streams={'frames': Stream(first.shape, 'uint16', shape.units, shape.scale,
                                 missing=MISSING)},
-      normalisation=dict(divisor=top, maximum=top), grid=maps.grid,
+      normalisation=dict(divisor=top, maximum=top),
+      grid=georeference.shaped(maps.grid, *_crop(crop), block, sides),
       licence=radar_files.LICENCES.get(maps.network, "of the data's producer"),
       description=f'Radar rain of {maps.network.upper()}, every {maps.minutes} minutes') as writer:
     with tqdm(total=len(maps.times), desc='writing', unit='map') as bar:
@@ -202,7 +204,15 @@ def prepare(
         bar.update(stop - start)
     store = writer.finish(lambda store: _card(store, maps, window, top))
   print(cards.text(store.meta['card']))
+  print(following(store))
   return store
+
+
+def following(store: ClipStore) -> str:
+  """The next command."""
+  kind = 'bom' if store.name.endswith('bom') else 'knmi'
+  return ('next: python -m stp_jax.main --config=configs/nowcast.py'
+          f':dataset={kind} --store={store.path}')
 
 
 def _spans(times, labels, minutes: int, longest: int) -> list[tuple[int, int]]:

@@ -90,9 +90,23 @@ def _knmi(path: pathlib.Path, pixels: bool) -> RainMap:
       raw = np.where(np.isin(raw, list(codes)), MISSING, raw).astype(np.uint16)
     group = file.get('geographic/map_projection')
     projection = '' if group is None else _text(group.attrs.get('projection_proj4_params', ''))
-    size = file['geographic'].attrs.get('geo_pixel_size_x', [1.0]) if 'geographic' in file else [1]
     return RainMap(raw, end, int((end - begin).astype(int)), float(formula[1]),
-                   dict(projection=projection, pixel_km=round(float(np.ravel(size)[0]), 4)))
+                   _knmi_grid(file, image['image_data'].shape, projection))
+
+
+def _knmi_grid(file, shape: tuple[int, int], projection: str) -> dict:
+  """Centres of the pixels in km: offsets count pixels from the projection's origin, rows south."""
+  told = file['geographic'].attrs if 'geographic' in file else {}
+  one = lambda name, default: float(np.ravel(told.get(name, default))[0])
+  width, height = one('geo_pixel_size_x', 1.0), one('geo_pixel_size_y', -1.0)
+  grid = dict(projection=projection, pixel_km=round(width, 4))
+  if projection and 'geo_row_offset' in told and 'geo_column_offset' in told:
+    inside = 0.0 if _text(told.get('geo_pixel_def', 'LU')).startswith('C') else 0.5
+    grid |= dict(
+        x=((one('geo_column_offset', 0) + inside + np.arange(shape[1])) * width).tolist(),
+        y=((one('geo_row_offset', 0) + inside + np.arange(shape[0])) * height).tolist(),
+        xy_units='km')
+  return grid
 
 
 def _bom(path: pathlib.Path, pixels: bool) -> RainMap:
@@ -116,10 +130,14 @@ def _bom(path: pathlib.Path, pixels: bool) -> RainMap:
     mapping = file.variables.get(getattr(rain, 'grid_mapping', ''))
     projection = {} if mapping is None else {
         k: np.ravel(mapping.getncattr(k)).tolist() for k in mapping.ncattrs()}
+    projection = {k: v[0] if isinstance(v, list) and len(v) == 1 else v
+                  for k, v in projection.items()}
+    grid = dict(projection=projection, pixel_km=round(abs(float(x[1] - x[0])), 4),
+                x=x.astype(float).tolist(), y=np.sort(y.astype(float))[::-1].tolist(),
+                xy_units=str(getattr(file['x'], 'units', 'km')))
     return RainMap(
         raw, np.datetime64(seconds[1], 's').astype('datetime64[m]'),
-        (seconds[1] - seconds[0]) // 60, float(getattr(rain, 'scale_factor', 1.0)),
-        dict(projection=projection, pixel_km=round(abs(float(x[1] - x[0])), 4)))
+        (seconds[1] - seconds[0]) // 60, float(getattr(rain, 'scale_factor', 1.0)), grid)
 
 
 def read(path: pathlib.Path, network: str, pixels: bool = True) -> RainMap:

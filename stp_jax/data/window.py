@@ -6,15 +6,14 @@ import ml_collections
 
 from stp_jax.data.clip_store import ClipStore
 
-DEFAULT = 5  # of each, where clips are long enough
-
 
 def fitted(config: ml_collections.ConfigDict, stores: Sequence[ClipStore]
            ) -> ml_collections.ConfigDict:
   """The config with `data.t_in` and `data.t_out` as numbers; `config` itself if they are.
 
-  Both open: 5 -> 5, or half and half of the longest window that training and test splits have. One
-  open: up to 5 frames beside the other. Deterministic, so that a run that continues agrees.
+  Both open: `data.preferred`, or half and half of the longest window that training and test splits
+  have. One open: up to the preferred number beside the other. Deterministic, so that a run that
+  continues agrees.
 
   Args:
     stores: the run's, or none: clips that are long enough.
@@ -22,10 +21,10 @@ def fitted(config: ml_collections.ConfigDict, stores: Sequence[ClipStore]
   Raises:
     ValueError: clips too short for any window; says how long they are.
   """
-  data = config.data
+  data, wanted = config.data, config.data.preferred
   if data.t_in and data.t_out:
     return config
-  longest = 2 * DEFAULT + data.t_in + data.t_out
+  longest = sum(wanted) + data.t_in + data.t_out
   for splits in (data.train_splits, data.test_splits):
     lengths = [c.length for s in stores for c in s.clips if c.split in splits]
     if lengths:
@@ -37,10 +36,11 @@ def fitted(config: ml_collections.ConfigDict, stores: Sequence[ClipStore]
         f'frames, and t_in + t_out take {max(2, known + 1)} at least; shorten t_in or t_out, or '
         'prepare longer clips')
   if known:
-    t_in, t_out = (n or min(DEFAULT, longest - known) for n in (data.t_in, data.t_out))
+    t_in, t_out = (n or min(most, longest - known)
+                   for n, most in zip((data.t_in, data.t_out), wanted))
   else:
-    t_in = min(DEFAULT, (longest + 1) // 2)
-    t_out = min(DEFAULT, longest - t_in)
+    t_in = min(wanted[0], (longest + 1) // 2)
+    t_out = min(wanted[1], longest - t_in)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.data.t_in, config.data.t_out = t_in, t_out

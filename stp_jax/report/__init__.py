@@ -70,6 +70,14 @@ def _pictures(folder, scores, example, metrics) -> list[tuple[pathlib.Path, str]
   made = [
       (plots.rmse_by_lead(folder / f'rmse_by_lead_{split}.png', scores, split),
        f'RMSE by lead time, split {split}') for split in scores['splits']]
+  if any('events' in found for found in scores['splits'].values()):
+    from stp_jax.report import event_plots
+    for split in scores['splits']:
+      made += [
+          (event_plots.by_lead(folder / f'events_by_lead_{split}.png', scores, split),
+           f'CSI, POD, FAR and FSS by lead time, split {split}'),
+          (event_plots.by_threshold(folder / f'events_by_threshold_{split}.png', scores, split),
+           f'CSI, POD, FAR and FSS by threshold, split {split}')]
   if example is not None:
     made += [
         (plots.maps(folder / 'maps.png', scores, example), 'Truth, forecast and error'),

@@ -7,7 +7,7 @@ import numpy as np
 
 from stp_jax.data.clip_writer import write_json
 from stp_jax.report import EXTRA
-from stp_jax.report.score_card import table
+from stp_jax.report.names import table
 
 # Title, key, digits; which direction is better.
 _COLUMNS = (

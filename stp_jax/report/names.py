@@ -1,6 +1,7 @@
 """What forecasts and scores are called in print, and how a number is written."""
 
 import math
+from collections.abc import Sequence
 
 FORECASTS = {
     'net': 'net',
@@ -9,6 +10,8 @@ FORECASTS = {
     'hourly_climatology': 'hourly climatology',
     'scaled_climatology': 'scaled climatology',
     'ar_blend': 'climatology + AR(1) blend',
+    'optical_flow': 'optical flow (pysteps)',
+    'climatology': 'climatology',
 }
 
 
@@ -52,3 +55,15 @@ def primary(scores: dict) -> str:
   scores = net(scores)['all']
   weighted = 'cos_rmse' in scores and scores['cos_rmse'] != scores['rmse']
   return 'cos_' if weighted else ''
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> list[str]:
+  """A Markdown table that reads well as plain text; columns not in `left` go to the right."""
+  widths = [max(len(str(r[i])) for r in (header, *rows)) for i in range(len(header))]
+  def line(row):
+    cells = (str(c).ljust(w) if i in left else str(c).rjust(w)
+             for i, (c, w) in enumerate(zip(row, widths)))
+    return '| ' + ' | '.join(cells) + ' |'
+  rule = '|'.join(
+      '-' * (w + 2) if i in left else '-' * (w + 1) + ':' for i, w in enumerate(widths))
+  return [line(header), f'|{rule}|', *map(line, rows), '']

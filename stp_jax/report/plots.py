@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import PIL.Image
 
+from stp_jax.metrics.events import known_units
 from stp_jax.report import names, score_card, style
 
 
@@ -91,6 +92,13 @@ class Scales:
     self.value = dict(cmap='viridis', vmin=low, vmax=float(both.max(initial=low + 1e-6)))
     if example.get('units') == 'of full scale' and example.get('latitude') is None:
       self.value = dict(cmap='gray', vmin=0.0, vmax=1.0)  # frames of a film
+    kind, times = known_units(str(example.get('units', ''))), example.get('times')
+    if kind == 'mm' and times is not None and np.size(times) > 1:
+      # Rain that fell between two maps: the colours are those of its rate.
+      step = np.diff(np.asarray(times).astype('datetime64[m]')[:2]).astype(float)[0]
+      self.value = style.radar('mm/h', 60 / step)
+    elif kind in ('dBZ', 'mm/h'):
+      self.value = style.radar(kind)
     # A few pixels must not bleach the rest: beyond the 99.8th percentile the colour stays.
     width = float(np.percentile(abs(spread), 99.8)) if spread.size else 1.0
     self.difference = dict(cmap='RdBu_r', vmin=-max(width, 1e-6), vmax=max(width, 1e-6))
@@ -141,12 +149,13 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
 
 
 def _mappable(look: Mapping):
-  normal = style.matplotlib.colors.Normalize(look['vmin'], look['vmax'])
+  normal = look.get('norm') or style.matplotlib.colors.Normalize(look['vmin'], look['vmax'])
   return style.matplotlib.cm.ScalarMappable(normal, look['cmap'])
 
 
 def unit(what: str, units: str) -> str:
-  text = {'TECU': 'total electron content'}.get(units, 'value')
+  text = {'TECU': 'total electron content', 'dBZ': 'reflectivity', 'mm': 'rain',
+          'mm/h': 'rain rate'}.get(known_units(units) or units, 'value')
   return (what or text) + ('' if units in ('', '1') else f' [{units}]')
 
 
@@ -192,8 +201,11 @@ def animation(
 
 def palette(scales: Scales) -> PIL.Image.Image:
   """Both colour scales and greys: one palette for all frames, or colours flicker and clump."""
-  parts = [style.matplotlib.colormaps[look['cmap']](np.linspace(0, 1, 108))[:, :3]
-           for look in (scales.value, scales.difference)]
+  parts = []
+  for look in (scales.value, scales.difference):
+    colours = style.matplotlib.colormaps.get_cmap(look['cmap'])
+    ends = [colours.get_under()[:3], colours.get_over()[:3]]
+    parts.append(np.concatenate([colours(np.linspace(0, 1, 106))[:, :3], ends]))
   parts.append(np.linspace(0, 1, 40)[:, None].repeat(3, 1))
   image = PIL.Image.new('P', (1, 1))
   image.putpalette(np.round(np.concatenate(parts) * 255).astype(np.uint8).tobytes())

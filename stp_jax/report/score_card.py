@@ -2,10 +2,11 @@
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from stp_jax.data.clip_writer import write_json
-from stp_jax.report import names
+from stp_jax.report import fields, names
+from stp_jax.report.names import table
 
 FORCINGS = {
     'persist': 'unknown drivers keep their last value available at issue time',
@@ -29,18 +30,6 @@ def forcings_mode(card: Mapping) -> str:
   """The future-forcings mode, or '' where nothing but the image is fed."""
   alone = len(card.get('channels', (0, 0))) == 1 or card.get('fusion') == 'none'
   return '' if alone else card.get('future_forcings', '')
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> list[str]:
-  """A Markdown table that reads well as plain text; columns not in `left` go to the right."""
-  widths = [max(len(str(r[i])) for r in (header, *rows)) for i in range(len(header))]
-  def line(row):
-    cells = (str(c).ljust(w) if i in left else str(c).rjust(w)
-             for i, (c, w) in enumerate(zip(row, widths)))
-    return '| ' + ' | '.join(cells) + ' |'
-  rule = '|'.join(
-      '-' * (w + 2) if i in left else '-' * (w + 1) + ':' for i, w in enumerate(widths))
-  return [line(header), f'|{rule}|', *map(line, rows), '']
 
 
 def _facts(card: Mapping) -> list[str]:
@@ -182,6 +171,7 @@ def markdown(card: Mapping) -> str:
                 *_main(card, scores, kind),
                 'Unweighted: every pixel counts the same (high latitudes count too much).', '']
     lines += _main(card, scores, '')
+    lines += fields.markdown(card, scores)
     if len(scores['strata']) > 1:
       lines += _strata(card, scores, kind)
     lines += _protocols(card, scores)

@@ -14,7 +14,26 @@ LINES = {
     'hourly_climatology': dict(color='#999999', linestyle=':'),
     'scaled_climatology': dict(color='#56B4E9', linestyle='-.'),
     'ar_blend': dict(color='#0072B2', linestyle='-'),
+    'optical_flow': dict(color='#009E73', linestyle='-.'),
+    'climatology': dict(color='#999999', linestyle=':'),
 }
+# Of radar maps: white where it is dry, then blue, green, yellow, red and violet with intensity.
+_RADAR = ('#ffffff', '#a6d3f2', '#3f8fd6', '#1b4fa0', '#2fae4e', '#8fd14f', '#fff04a', '#fbb12d',
+          '#e8432e', '#a4141f', '#8e2a9c')
+_LEVELS = {'dBZ': (5, 10, 15, 20, 25, 30, 35, 40, 45, 50),
+           'mm/h': (0.1, 0.5, 1, 2, 4, 8, 12, 20, 40, 80)}
+
+
+def radar(kind: str, factor: float = 1.0) -> dict:
+  """What `imshow` takes for radar maps: colours in steps, the same in every picture.
+
+  Args:
+    kind: 'dBZ' or 'mm/h'. factor: value in that unit = value of the map * factor.
+  """
+  levels = np.array(_LEVELS[kind]) / factor
+  colours = matplotlib.colors.ListedColormap(_RADAR[1:-1]).with_extremes(
+      under=_RADAR[0], over=_RADAR[-1])
+  return dict(cmap=colours, norm=matplotlib.colors.BoundaryNorm(levels, len(_RADAR) - 2))
 
 
 def figure(width: float, height: float) -> Figure:

@@ -12,6 +12,7 @@ from stp_jax import models, sampling, sharding
 from stp_jax.data import climatology, clip_store, domains, forcings
 from stp_jax.data.spec import DataSpec
 from stp_jax.metrics import baselines, tec, video
+from stp_jax.metrics import fields as field_scores
 from stp_jax.models import anchor
 from stp_jax.tasks import base
 from stp_jax.typing import Array, Batch, Output, PyTree, Variables
@@ -279,11 +280,12 @@ class Forecast(base.Task):
     """Per-example statistics of the forecast and of every baseline.
 
     Args:
-      variables: of the model. fitted: of `metrics.baselines`, or None. batch: of `eval_batches`.
+      variables: of the model. fitted: of `metrics.baselines`, or None. batch: of `eval_batches`;
+        its `given` holds forecasts {name: [B, T_out, H, W, C]} that are scored alike.
 
     Returns:
       `forecasts` {name: {statistic: [B, T_out]}}, `frames` {metric: [B, T_out]} of the net in model
-      units, `strata` {name: [B, T_out] bool}.
+      units, `strata` {name: [B, T_out] bool}, `fields` of `metrics.fields.statistics`.
     """
     t_in, spec = self.t_in, self.spec
     inputs = self.inputs(batch, self.t_out)
@@ -292,15 +294,17 @@ class Forecast(base.Task):
         fitted, inputs['physical'], inputs['calendar'], inputs['driver'], t_in=t_in,
         t_out=self.t_out, valid=inputs['valid'], row_weights=spec.row_weights,
         frames_per_day=self.frames_per_day)
+    forecasts |= batch.get('given', {})
     statistics = {name: tec.per_example(f, truth, valid, spec.row_weights)
                   for name, f in forecasts.items()}
+    fields = field_scores.statistics(self.config, spec, forecasts, truth, valid)
     frames = video.per_example(
         (forecasts['net'] - spec.shift) / spec.divisor, inputs['frames'][:, t_in:], valid)
     strata = {}
     if 'kp' in spec.columns and 'kp' not in spec.filled:
       kp = batch['observed'][:, t_in:, spec.columns.index('kp')]
       strata = {'quiet': kp < tec.STORM_KP10, 'storm': kp >= tec.STORM_KP10}
-    return dict(forecasts=statistics, frames=frames, strata=strata)
+    return dict(forecasts=statistics, frames=frames, strata=strata, fields=fields)
 
 
 def _named(data, stores: Sequence[clip_store.ClipStore]) -> list[tuple[str, clip_store.ClipStore]]:

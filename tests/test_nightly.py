@@ -36,6 +36,7 @@ def run(tmp_path_factory):
   store = ionex.prepare(in_dir=folder / 'in', out=folder / 'store', split='train')
   config = config_files.load('configs/iono_mixer.py:smoke,fusion=none,anchor=none')
   config.data.stores = (str(store.path),)
+  config.data.batch_size = 8
   train.train(config, folder / 'run')
   return folder / 'run'
 

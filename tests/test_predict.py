@@ -1,10 +1,12 @@
 """The predictor: numpy in and out, physical units, the same as evaluation."""
 
+import json
+
 import numpy as np
 import pytest
 
+from stp_jax import checkpoint, error_model, evaluate, forecast_files, predict, skill, train
 from stp_jax import config as config_files
-from stp_jax import checkpoint, error_model, evaluate, forecast_files, predict, train
 from stp_jax.data import indices, ionex_file
 from stp_jax.predict import Predictor
 from tests import stores
@@ -200,3 +202,31 @@ def test_ensembles(run, tmp_path, capsys):
       predict.issue(plain, store, 'latest')['forecast'], rtol=1e-4, atol=1e-3)
   made = predict.with_rms(result, dropping, workdir, store, 'ensemble')
   np.testing.assert_array_equal(made['rms'], result['spread'])
+
+
+def test_skill_of_a_run(run, tmp_path, capsys):
+  """The same card at any batch size; the RMSE is that of evaluation."""
+  workdir, store = run
+  words = [f'--checkpoint={workdir}', f'--store={store.path}', '--split=test']
+  cards = []
+  for size in (3, 8):
+    assert skill.main([*words, f'--batch-size={size}', f'--out={tmp_path / str(size)}']) == 0
+    cards.append(json.loads((tmp_path / str(size) / 'skill.json').read_text()))
+  text = capsys.readouterr().out
+  assert 'recurrence_27d' in cards[0]['partial'] and '27-day recurrence*' in text
+  for name, groups in cards[0]['forecasts'].items():
+    for group, entry in groups.items():
+      other = cards[1]['forecasts'][name][group]
+      assert entry['days'] == other['days'] and entry['pixels'] == other['pixels']
+      assert entry['cos_rmse'] == pytest.approx(other['cos_rmse'], rel=1e-4)
+  expected = evaluate.evaluate(workdir, store=[str(store.path)], split=['test'],
+                               out=tmp_path / 'report')['splits']['test']['forecasts']
+  config = Predictor.load(workdir).config
+  assert config.data.eval_stride == 97  # so evaluation sees one window, and so does this
+  for name in ('net', 'persistence', 'ar_blend'):
+    found = cards[0]['forecasts'][name]['all']
+    for key in ('rmse', 'mae', 'bias', 'cos_rmse', 'cos_mae', 'cos_bias'):
+      assert found[key] == pytest.approx(expected[name]['all'][key], rel=1e-3, abs=1e-3)
+  assert (tmp_path / '3' / 'skill.png').stat().st_size > 10_000
+  verdicts = {f['all']['verdict'] for f in cards[0]['compared'].values()}
+  assert verdicts <= {'too few days', 'no common frames'}  # one window is a day or two

@@ -13,6 +13,7 @@ the difference says so. A baseline that is not always there is compared over the
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
@@ -54,6 +55,12 @@ class _Series:
     return result
 
 
+@functools.cache
+def _cube() -> dict[int, np.ndarray]:
+  from stp_jax.data import embedded_iri
+  return embedded_iri.cube(range(1, 13))[0]
+
+
 def _iri(spec, times: np.ndarray, f107: float) -> np.ndarray:
   """IRI's maps at `times` on the store's grid, padding rows included."""
   from stp_jax.data import embedded_iri, embedded_physics
@@ -61,8 +68,7 @@ def _iri(spec, times: np.ndarray, f107: float) -> np.ndarray:
   if not (np.array_equal(grid.get('latitude', ()), embedded_iri.LATITUDE)
           and np.array_equal(grid.get('longitude', ()), embedded_iri.LONGITUDE)):
     raise ValueError('--iri: the maps are on another grid than 71 x 72 of the analysis centres')
-  cube, _ = embedded_iri.cube(range(1, 13))
-  maps = embedded_physics.climatology(cube, times, np.full(len(times), f107))
+  maps = embedded_physics.climatology(_cube(), times, np.full(len(times), f107))
   return np.pad(maps, ((0, 0), (0, spec.shape[0] - maps.shape[1]), (0, 0)), mode='edge')
 
 

@@ -82,8 +82,10 @@ def addresses(day: np.datetime64, centre: str, product: str, archive: str | None
         yield f'{aiub}/IONO/PRD/{name}'
       else:
         yield f'{aiub}/IONO/P{ahead}/{when:%Y}/{name}'
-    # Under CDDIS' one folder a name without its folder's tells too little of a forecast.
-    if (not old or not capital) and 'OPSPRD' not in name and (archive or centre != 'cod' or old):
+    # CODE's own server has all of CODE's; CDDIS would answer with its login page, also for what it
+    # does not hold. And in its one folder the name OPSPRD does not tell the two forecasts apart.
+    asked = archive or centre != 'cod' or 'STP_JAX_IONEX_CDDIS' in os.environ
+    if asked and (not old or not capital) and 'OPSPRD' not in name:
       yield f'{cddis}/{when:%Y}/{when:%j}/{name}'
     if archive and 'OPSPRD' not in name:
       yield f'{archive}/{name}'

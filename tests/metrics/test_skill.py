@@ -41,7 +41,7 @@ def test_scores_are_those_of_numpy():
 
 
 def test_bands_and_local_times_are_a_partition():
-  prediction, truth, valid, weights, longitude, times, found = _sums()
+  _, truth, valid, weights, longitude, _, found = _sums()
   there = valid & np.isfinite(truth) & (weights > 0)[:, None]
   assert found[..., 0].sum() == there.sum()
   bands = skill.band_matrix(LATITUDE, 10)

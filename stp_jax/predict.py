@@ -4,25 +4,34 @@
     maps = predictor(frames, forcings)
 
 `python -m stp_jax.predict --checkpoint=RUN --store=STORE --issue-time=2012-11-20T00:00 --out=DIR`
-writes the forecast as npz, one PNG a frame and a GIF, and where the store knows the places of its
-pixels as CF NetCDF (`forecast.nc`); without an issue time, forecasts of windows of `--split` as
-frames, see `predict_clips`, or with `--format=npy` as arrays, see `predict_arrays`.
+writes the forecast as IONEX (TEC and RMS maps), as CF NetCDF where the store knows the places of
+its pixels, npz, one PNG a frame and a GIF; without an issue time, forecasts of windows of `--split`
+as frames, see `predict_clips`, or with `--format=npy` as arrays, see `predict_arrays`. Several
+checkpoints, joined by commas, or `--members=M` (drop path left on) make an ensemble, whose mean is
+forecast. `--nightly` fetches, prepares, forecasts, and scores earlier forecasts, see `nightly`.
 """
 
 import argparse
-import pathlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from absl import flags
 
-from stp_jax import checkpoint, netcdf, predict_arrays, predict_clips, report, tasks
-from stp_jax.data import clip_store, datasets, georeference, indices, pipeline
+from stp_jax import (
+    checkpoint,
+    ensemble,
+    error_model,
+    forecast_files,
+    nightly,
+    predict_arrays,
+    predict_clips,
+    tasks,
+)
+from stp_jax.data import clip_store, datasets, indices, pipeline
 from stp_jax.data import spec as data_spec
+from stp_jax.tasks.base import Task
 
 
 class Predictor:
@@ -42,8 +51,9 @@ class Predictor:
     self._task = tasks.build(loaded.config, self.spec)
     self.config, self.step = loaded.config, loaded.step
     self.t_in, self.t_out = self._task.t_in, self._task.t_out
-    self._variables = loaded.variables
+    self.variables = loaded.variables
     self._predict = jax.jit(self._task.predict)
+    self._sample = jax.jit(lambda *a: ensemble.sample(self._task, *a))
 
   @classmethod
   def load(cls, run, *, raw: bool = False, step: int | str | None = None) -> 'Predictor':
@@ -54,9 +64,13 @@ class Predictor:
     """
     return cls(checkpoint.load(run, raw=raw, step=step))
 
+  def task_for(self, spec: data_spec.DataSpec) -> Task:
+    """The run's task on data of this spec, as evaluation builds it."""
+    return tasks.build(self.config, spec)
+
   def __call__(
       self, frames: np.ndarray, forcings: np.ndarray | None = None,
-      times: np.ndarray | None = None,
+      times: np.ndarray | None = None, *, member: int | None = None,
   ) -> np.ndarray:
     """Forecasts.
 
@@ -69,6 +83,8 @@ class Predictor:
         their training mean.
       times: datetime64 of the t_in input frames, `[t_in]` or `[B, t_in]`; calendar columns are
         computed from it.
+      member: a number: one sample with drop path on, the same for the same number; None: the
+        forecast.
 
     Returns:
       float32 `[t_out, H, W, C]`, or with B in front, physical units.
@@ -85,7 +101,12 @@ class Predictor:
     frames = self._padded(frames)
     raw = self._raw(frames)
     columns = self._columns(len(frames), forcings, times)
-    forecast = self._predict(self._variables, dict(frames=raw, forcings=columns))
+    batch = dict(frames=raw, forcings=columns)
+    if member is None:
+      forecast = self._predict(self.variables, batch)
+    else:
+      rng = jax.random.fold_in(jax.random.key(self.config.seed), member)
+      forecast = self._sample(self.variables, batch, rng)
     forecast = np.asarray(forecast)[:, :, :self._rows]
     return forecast[0] if single else forecast
 
@@ -150,18 +171,20 @@ def _calendar(spec, times: np.ndarray) -> np.ndarray:
   return np.stack([calendar.get(c, nothing) for c in spec.columns], 1)
 
 
-def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) -> dict:
+def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str, *,
+          member: int | None = None) -> dict:
   """The forecast issued at a time of the store, as evaluation would make it.
 
   A run that was trained on observed future drivers gets the newest known ones: there are no others.
 
   Args:
     issue_time: ISO time of the last input frame, or 'latest'.
+    member: see `Predictor`.
 
   Returns:
     `forecast` `[t_out, H, W]`, `times` `[t_out]`, `input` `[t_in, H, W]`, `truth` `[t_out, H, W]`
-    (NaN where the store ends), `latitude`, `longitude`, `units`; `fields` `[t_out, H, W, C]`, NaN
-    where no input frame has a value, and `issued`.
+    (NaN where the store ends), `issue_time` (ISO), `latitude`, `longitude`, `units`; `fields`
+    `[t_out, H, W, C]`, NaN where no input frame has a value.
 
   Raises:
     ValueError: no such time in the store, or fewer than t_in frames before it; says what is there.
@@ -202,55 +225,92 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
       parts['forcings'][0, j] = _calendar(spec, t[None])[0]
   mode = predictor.config.data.future_forcings
   forcings = pipeline.honest_columns(parts, spec, mode if mode != 'observed' else 'persist', t_in)
-  rows = int(spec.grid.get('rows', spec.shape[0]))
-  forecast = predictor(frames[:t_in], forcings[0], times=needed[:t_in])
+  grid = store.meta['grid']
+  rows, width = int(grid.get('rows', spec.shape[0])), int(grid.get('columns', spec.shape[1]))
+  forecast = predictor(frames[:t_in], forcings[0], times=needed[:t_in], member=member)
   # Where nothing was seen, out of a radar's range, a forecast is no more than the net's habit.
-  seen = np.isfinite(frames[:t_in, :rows]).any(0)
+  seen = np.isfinite(frames[:t_in, :rows, :width]).any(0)
   return dict(
-      fields=np.where(seen, forecast[:, :rows], np.nan), issued=needed[t_in - 1],
-      forecast=forecast[:, :rows, :, 0], times=needed[t_in:], input=frames[:t_in, :rows, :, 0],
-      truth=frames[t_in:, :rows, :, 0], latitude=spec.grid.get('latitude'),
-      longitude=spec.grid.get('longitude'), units=spec.units)
+      fields=np.where(seen, forecast[:, :rows, :width], np.nan),
+      forecast=forecast[:, :rows, :width, 0], times=needed[t_in:],
+      input=frames[:t_in, :rows, :width, 0], truth=frames[t_in:, :rows, :width, 0],
+      issue_time=str(wanted), latitude=grid.get('latitude'), longitude=grid.get('longitude'),
+      units=spec.units)
+
+
+def together(predictors: Sequence[Predictor], store: clip_store.ClipStore, issue_time: str, *,
+             members: int = 0) -> dict:
+  """`issue` of one run, or the mean of an ensemble.
+
+  Args:
+    predictors: runs on the same data, the same lengths. members: samples of each with drop path
+      on; 0: the forecasts themselves.
+
+  Returns:
+    As `issue`; of an ensemble `forecast` is the mean, `members` `[M, t_out, H, W]` and `spread`
+    `[t_out, H, W]` stand beside it.
+
+  Raises:
+    ValueError: also runs of other lengths, and members that do not differ.
+  """
+  first = predictors[0]
+  for other in predictors[1:]:
+    if (other.t_in, other.t_out) != (first.t_in, first.t_out):
+      raise ValueError(f'{other.config.name}: {other.t_in} + {other.t_out} frames, the first '
+                       f'checkpoint has {first.t_in} + {first.t_out}')
+  results = [issue(p, store, issue_time, member=m)
+             for p in predictors for m in (range(members) if members else [None])]
+  if len(results) == 1 and not members:
+    return results[0]
+  stacked = np.stack([r['forecast'] for r in results])
+  mean, spread = ensemble.summary(stacked)
+  return results[0] | dict(forecast=mean, members=stacked, spread=spread)
+
+
+def with_rms(result: dict, predictor: Predictor, run, store: clip_store.ClipStore, kind: str
+             ) -> dict:
+  """The result with `rms` `[t_out, H, W]` and `rms_source`, where they can be had.
+
+  Args:
+    kind: 'validation' (errors by latitude, local time and lead, of the run's validation windows or,
+      without its data, of the store's past), 'ensemble' (its spread) or 'none'.
+  """
+  if kind == 'ensemble':
+    if 'spread' not in result:
+      raise ValueError('--rms=ensemble: name several checkpoints, or --members=M')
+    return result | dict(rms=result['spread'], rms_source='spread of the ensemble')
+  if kind == 'none':
+    return result
+  model = error_model.of_run(predictor, run) or error_model.of_past(
+      predictor, store, np.datetime64(result['issue_time'], 'm'))
+  shape = result['forecast'].shape
+  if model is None or model.rms.shape[:2] != shape[:2]:
+    print('predict: no RMS maps: neither validation windows of the run nor enough forecasts of '
+          f'{store.path} that were over at issue time', file=sys.stderr)
+    return result
+  return result | dict(
+      rms=model.maps(result['times'], result['longitude'], shape[2]),
+      rms_source=f'{model.windows} {model.source}')
 
 
 def write(out, result: dict, card: dict) -> None:
-  """Writes all files of a forecast, or none.
+  """All files of a forecast into the folder `out`, see `forecast_files.write`."""
+  forecast_files.write(out, result, card)
 
-  `forecast.npz`; `forecast.nc` of a georeferenced store (`card['grid']`); with matplotlib
-  `maps/lead_<hours>h.png` and `forecast.gif`.
 
-  Args:
-    out: the folder; files of an earlier forecast there are replaced.
-    result: of `issue`. card: what the titles say, see `report.forecast_maps`.
-  """
-  out = pathlib.Path(out)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  result = dict(result)
-  fields, issued = result.pop('fields', None), result.pop('issued', None)
-  with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-    folder = pathlib.Path(folder)
-    np.savez_compressed(folder / 'forecast.npz', **{
-        k: v for k, v in result.items() if v is not None})
-    if fields is not None and georeference.is_placed(card.get('grid', {})):
-      if note := netcdf.missing():
-        print(note, file=sys.stderr)
-      else:
-        netcdf.write(folder / 'forecast.nc', fields, result['times'], issued, card['grid'],
-                     units=result['units'], cadence_hours=card['cadence_hours'],
-                     **netcdf.words(card))
-    try:
-      from stp_jax.report import forecast_maps
-      forecast_maps.write(folder, card, result)
-    except ImportError as error:
-      if (error.name or '').split('.')[0] not in ('matplotlib', 'PIL'):
-        raise
-      print(report.EXTRA, file=sys.stderr)
-    out.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-      target = out / path.name
-      if target.is_dir():
-        shutil.rmtree(target)
-      path.replace(target)
+def forecast(runs: Sequence[str], store: clip_store.ClipStore, issue_time: str, out, *,
+             raw: bool = False, step: int | str | None = None, members: int = 0,
+             rms: str = 'validation') -> dict:
+  """Makes one forecast and writes its files into `out`; returns the result."""
+  predictors = [Predictor.load(r, raw=raw, step=step) for r in runs if r]
+  result = together(predictors, store, issue_time, members=members)
+  result = with_rms(result, predictors[0], runs[0], store, rms)
+  names = list(dict.fromkeys(p.config.name for p in predictors))
+  write(out, result, dict(
+      name='+'.join(names), step=predictors[0].step, cadence_hours=store.cadence_hours,
+      grid=store.meta['grid'], licence=store.meta['licence'],
+      data=[dict(name=store.name, description=store.meta['description'])]))
+  return result
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -258,7 +318,8 @@ def arguments() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m stp_jax.predict', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   add = parser.add_argument
-  add('--checkpoint', required=True, help='workdir of a run or converted checkpoint')
+  add('--checkpoint', required=True,
+      help='workdir of a run or converted checkpoint; several, joined by commas: an ensemble')
   add('--store', default='', help="clip store of the input frames; default: the run's own")
   add('--step', default='', help='of the checkpoint: a number, best, or latest (default)')
   add('--issue-time', default='', help="ISO time of the last input frame, or 'latest'")
@@ -268,6 +329,10 @@ def arguments() -> argparse.ArgumentParser:
       help='without an issue time: a folder of frames and a GIF a window, or one array a split')
   add('--out', required=True, help='folder to write')
   add('--raw', action='store_true', help='parameters as trained instead of their average')
+  add('--members', type=int, default=0, help='samples of each run with drop path left on')
+  add('--rms', default='validation', choices=('validation', 'ensemble', 'none'),
+      help="RMS maps: the run's errors by latitude, local time and lead, or the spread")
+  nightly.add_arguments(parser.add_argument_group('--nightly'))
   return parser
 
 
@@ -286,8 +351,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.FLAGS.mark_as_parsed()
   args = arguments().parse_args(argv)
   try:
+    if args.nightly:
+      return nightly.run(args)
     if not args.store:
-      args.store = _own_store(args.checkpoint, args.step)
+      args.store = _own_store(args.checkpoint.split(',')[0], args.step)
     if args.format == 'npy' and not args.issue_time:
       loaded = checkpoint.load(args.checkpoint, raw=args.raw, step=args.step)
       splits = [s for s in args.split.split('+') if s] or loaded.config.data.test_splits
@@ -302,13 +369,9 @@ def main(argv: Sequence[str] | None = None) -> int:
           limit=8 if args.limit is None else args.limit, raw=args.raw, step=args.step)
       print(f'{args.out}: {len(folders)} samples, {folders[0]} to {folders[-1].name}')
       return 0
-    predictor = Predictor.load(args.checkpoint, raw=args.raw, step=args.step)
     store = clip_store.ClipStore(args.store)
-    result = issue(predictor, store, args.issue_time)
-    write(args.out, result, dict(
-        name=predictor.config.name, step=predictor.step, cadence_hours=store.cadence_hours,
-        grid=store.meta['grid'], licence=store.meta['licence'],
-        data=[dict(name=store.name, description=store.meta['description'])]))
+    result = forecast(args.checkpoint.split(','), store, args.issue_time, args.out, raw=args.raw,
+                      step=args.step, members=args.members, rms=args.rms)
   except (ValueError, OSError) as error:
     print(f'predict: {error}', file=sys.stderr)
     return 1

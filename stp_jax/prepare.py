@@ -30,12 +30,14 @@ def main(arguments: list[str]) -> int:
         prog=f'python -m stp_jax.prepare {name}', description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument('--in', dest='in_dir', help='folder of the original files')
-    parser.add_argument('--out', required='check' not in getattr(module, 'OPTIONS', {}),
+    known = getattr(module, 'OPTIONS', {})
+    parser.add_argument('--out', required=not {'check', 'download'} & set(known),
                         help='the clip store to write')
-    for option, (kind, default, text) in getattr(module, 'OPTIONS', {}).items():
+    for option, (kind, default, text) in known.items():
       words = dict(type=kind) if kind is not bool else dict(
           type=lambda v: v.lower() in ('1', 'true', 'yes'), nargs='?', const=True)
-      parser.add_argument(f'--{option.replace("_", "-")}', dest=option, default=default,
+      spelled = getattr(module, 'SPELLED', {}).get(option, option)
+      parser.add_argument(f'--{spelled.replace("_", "-")}', dest=option, default=default,
                           help=f'{text} (default: {default})'.replace('%', '%%'), **words)
     options = vars(parser.parse_args(rest))
     made = module.prepare(**options)

@@ -1,11 +1,13 @@
 """The predictor: numpy in and out, physical units, the same as evaluation."""
 
+import json
+
 import numpy as np
 import pytest
 
+from stp_jax import checkpoint, error_model, evaluate, forecast_files, predict, skill, train
 from stp_jax import config as config_files
-from stp_jax import evaluate, predict, train
-from stp_jax.data import indices
+from stp_jax.data import indices, ionex_file
 from stp_jax.predict import Predictor
 from tests import stores
 
@@ -90,15 +92,141 @@ def test_bad_input(run, frames, arguments, message):
     Predictor.load(run[0])(np.ones(frames), **arguments)
 
 
-def test_the_command_writes_maps_and_gif(run, tmp_path, capsys):
+def test_the_command_writes_every_file(run, tmp_path, capsys):
   workdir, store = run
   common = [f'--checkpoint={workdir}', f'--store={store.path}', f'--out={tmp_path / "out"}']
   assert predict.main([*common, '--issue-time=latest']) == 0
   assert len(list((tmp_path / 'out' / 'maps').glob('*.png'))) == 6
   with np.load(tmp_path / 'out' / 'forecast.npz') as saved:
     assert saved['forecast'].shape == (6, 15, 16)
+    forecast, rms, times = saved['forecast'], saved['rms'], saved['times']
   assert (tmp_path / 'out' / 'forecast.gif').stat().st_size > 1000
+  # Errors of the validation windows, kept with the run.
+  assert rms.shape == forecast.shape and (rms > 0).all()
+  assert (workdir / 'errors.npz').exists()
+  # Latitudes every 11.43 degrees do not fit into IONEX, which is said; NetCDF holds them.
+  assert 'no IONEX file: IONEX: latitude' in capsys.readouterr().err
+  netcdf4 = pytest.importorskip('netCDF4')
+  with netcdf4.Dataset(tmp_path / 'out' / 'forecast.nc') as file:
+    np.testing.assert_array_equal(file['tec'][:], forecast)
+    np.testing.assert_array_equal(file['rms'][:], rms)
+    assert file.Conventions == 'CF-1.8' and file['tec'].units == '1e16 m-2'
+    clock = netcdf4.num2date(file['time'][:], file['time'].units)
+    assert [str(t)[:16] for t in clock] == [str(t).replace('T', ' ') for t in times]
+    np.testing.assert_allclose(file['forecast_period'][:], 2 * np.arange(1, 7))
+    np.testing.assert_allclose(file['latitude'][:], np.linspace(80, -80, 15))
   assert predict.main([*common, '--issue-time=1999-01-01T00:00']) == 1
   assert 'no frame at 1998-12-31T18:00' in capsys.readouterr().err
   assert predict.main([*common, '--issue-time=soon']) == 1
   assert evaluate.main([f'--checkpoint={tmp_path}']) == 1
+
+
+def test_ionex_of_a_forecast(run, tmp_path):
+  """On a grid in tenths of a degree our reader returns the forecast to 0.1 TECU."""
+  workdir, store = run
+  predictor = Predictor.load(workdir)
+  result = predict.issue(predictor, store, 'latest')
+  result |= dict(latitude=list(np.arange(70, -71, -10.)), rms=abs(result['forecast']) / 7,
+                 rms_source='a test')
+  card = dict(name='tiny', step=4, cadence_hours=2.0, data=[dict(name='x', description='SIM')])
+  path = forecast_files.ionex(tmp_path, result, card)
+  maps = ionex_file.read(path)
+  assert maps.latitude == tuple(result['latitude'])
+  assert maps.longitude == tuple(result['longitude'])
+  np.testing.assert_array_equal(maps.epochs, result['times'])
+  np.testing.assert_array_equal(maps.tec, np.rint(np.maximum(result['forecast'], 0) * 10))
+  np.testing.assert_array_equal(maps.rms, np.rint(result['rms'] * 10))
+  # south first in the data, north first in the file
+  flipped = {k: v[:, ::-1] if np.ndim(v) == 3 else v for k, v in result.items()}
+  flipped['latitude'] = result['latitude'][::-1]
+  again = ionex_file.read(forecast_files.ionex(tmp_path, flipped, card))
+  np.testing.assert_array_equal(again.tec, maps.tec)
+
+
+def test_rms_without_the_runs_data(run, tmp_path):
+  """Errors of windows that were over at issue time; never of later ones."""
+  workdir, store = run
+  predictor = Predictor.load(workdir)
+  time = store.clips[2].times(2.0)[20]
+  model = error_model.of_past(predictor, store, time, progress=False)
+  changed = stores.make(tmp_path / 'other')
+  later = np.load(next(changed.path.glob('frames-*.npy')), mmap_mode='r+')
+  later[changed.clips[2].start + 21:] = 1
+  later.flush()
+  again = error_model.of_past(predictor, changed, time, progress=False)
+  np.testing.assert_array_equal(model.rms, again.rms)
+  assert error_model.of_past(predictor, store, store.clips[0].times(2.0)[5]) is None
+
+
+def test_error_model_cells():
+  """Enough pixels: the cell's own RMS; none: the product of its lead and its place."""
+  rng = np.random.default_rng(0)
+  truth = (1 + np.arange(3))[:, None, None] * (1 + rng.random((4, 12)))
+  count = np.full(truth.shape, 1e7)
+  np.testing.assert_allclose(error_model.smooth(truth**2 * count, count), truth, rtol=1e-3)
+  few = np.zeros(truth.shape)
+  few[0] = 1e7
+  few[2, 1, 3] = 1e7
+  model = error_model.smooth(truth**2 * few, few)
+  np.testing.assert_allclose(model[0], truth[0], rtol=1e-3)
+  assert np.isfinite(model).all()
+  slots = error_model.local_slots(np.array(['2012-01-01T00:00', '2012-01-01T13:00'], 'M8[m]'),
+                                  [-180, 0, 90], 3)
+  np.testing.assert_array_equal(slots, [[6, 0, 3], [0, 6, 9]])
+
+
+def test_ensembles(run, tmp_path, capsys):
+  workdir, store = run
+  out = tmp_path / 'out'
+  words = [f'--store={store.path}', '--issue-time=latest', f'--out={out}', '--rms=ensemble']
+  assert predict.main([f'--checkpoint={workdir}', *words]) == 1
+  assert '--rms=ensemble: name several checkpoints' in capsys.readouterr().err
+  loaded = checkpoint.load(workdir)
+  if loaded.config.model.name == 'convlstm':
+    assert predict.main([f'--checkpoint={workdir}', '--members=2', *words]) == 1
+    assert 'no drop path' in capsys.readouterr().err
+    return
+  with loaded.config.unlocked():  # drop path has no weights: the run serves with it, too
+    loaded.config.model.backbone.drop_path = 0.5
+  dropping = Predictor(loaded)
+  result = predict.together([dropping], store, 'latest', members=3)
+  np.testing.assert_allclose(result['forecast'], result['members'].mean(0), rtol=1e-5)
+  np.testing.assert_allclose(result['spread'], result['members'].std(0, ddof=1), rtol=1e-5)
+  assert result['members'].shape == (3, 6, 15, 16) and result['spread'].max() > 0
+  again = predict.together([dropping], store, 'latest', members=2)
+  np.testing.assert_array_equal(again['members'], result['members'][:2])
+  # Without dropping the sample is the forecast: batch statistics stay those of the run.
+  plain = Predictor.load(workdir)
+  np.testing.assert_allclose(
+      predict.issue(plain, store, 'latest', member=0)['forecast'],
+      predict.issue(plain, store, 'latest')['forecast'], rtol=1e-4, atol=1e-3)
+  made = predict.with_rms(result, dropping, workdir, store, 'ensemble')
+  np.testing.assert_array_equal(made['rms'], result['spread'])
+
+
+def test_skill_of_a_run(run, tmp_path, capsys):
+  """The same card at any batch size; the RMSE is that of evaluation."""
+  workdir, store = run
+  words = [f'--checkpoint={workdir}', f'--store={store.path}', '--split=test']
+  cards = []
+  for size in (3, 8):
+    assert skill.main([*words, f'--batch-size={size}', f'--out={tmp_path / str(size)}']) == 0
+    cards.append(json.loads((tmp_path / str(size) / 'skill.json').read_text()))
+  text = capsys.readouterr().out
+  assert 'recurrence_27d' in cards[0]['partial'] and '27-day recurrence*' in text
+  for name, groups in cards[0]['forecasts'].items():
+    for group, entry in groups.items():
+      other = cards[1]['forecasts'][name][group]
+      assert entry['days'] == other['days'] and entry['pixels'] == other['pixels']
+      assert entry['cos_rmse'] == pytest.approx(other['cos_rmse'], rel=1e-4)
+  expected = evaluate.evaluate(workdir, store=[str(store.path)], split=['test'],
+                               out=tmp_path / 'report')['splits']['test']['forecasts']
+  config = Predictor.load(workdir).config
+  assert config.data.eval_stride == 97  # so evaluation sees one window, and so does this
+  for name in ('net', 'persistence', 'ar_blend'):
+    found = cards[0]['forecasts'][name]['all']
+    for key in ('rmse', 'mae', 'bias', 'cos_rmse', 'cos_mae', 'cos_bias'):
+      assert found[key] == pytest.approx(expected[name]['all'][key], rel=1e-3, abs=1e-3)
+  assert (tmp_path / '3' / 'skill.png').stat().st_size > 10_000
+  verdicts = {f['all']['verdict'] for f in cards[0]['compared'].values()}
+  assert verdicts <= {'too few days', 'no common frames'}  # one window is a day or two

@@ -5,6 +5,7 @@
         --out=RUN [--store=STORE]
     python -m stp_jax.convert WORK_DIR --out=RUN
     python -m stp_jax.convert --to-torch --checkpoint=RUN --out=weights.pth
+    python -m stp_jax.convert --download iono_zoo [--out=ZOO]
     python -m stp_jax.convert resnet resnet34.pth --out=resnet34.npz
     python -m stp_jax.convert lpips --alexnet=alexnet.pth --heads=alex.pth --out=lpips.npz
 
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 
 from stp_jax import config as config_files
 from stp_jax.config import split_overrides
-from stp_jax.convert import beam_rebuild, published, runs
+from stp_jax.convert import beam_rebuild, download, published, runs
 
 
 def _frame(text: str) -> tuple[int, int] | None:
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('source', nargs='?', help='.pth, .ckpt or .npz of a PyTorch model, or an experiment folder')
   add('--config', default='', help='config file and words of the model; default: the file tells')
-  add('--out', required=True, help='folder of the new run, or file with --to-torch')
+  add('--out', default='', help='folder of the new run, or file with --to-torch')
   add('--store', default='', help='clip store(s), joined by commas: scaling and training means')
   add('--upstream', default='', choices=('', *published.UPSTREAMS),
       help='whose code trained the weights; default: what its arguments tell, or channel_mixer')
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
   add('--limit', type=int, default=256, help='windows of a folder to forecast again; 0 = all')
   add('--to-torch', action='store_true', help='the other way')
   add('--checkpoint', help='run to write as PyTorch weights')
+  add('--download', default='', choices=('', *download.RECORDS),
+      help='fetch published weights first, and convert them all')
+  add('--archive', default=None, help='with --download: another server with the API of Zenodo')
   return parser
 
 
@@ -71,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_args(rest)
   if args.to_torch and not args.checkpoint:
     parser.error('--to-torch needs --checkpoint=RUN')
-  if not args.to_torch and not args.source:
+  if not args.to_torch and not args.source and not args.download:
     parser.error('name a PyTorch file or an experiment folder')
+  if not args.out and not args.download:
+    parser.error('the following arguments are required: --out')
   try:
     if args.to_torch:
       print(runs.to_torch(args.checkpoint, args.out))
@@ -82,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=config_files.load(args.config, overrides) if args.config else None,
         stores=[s for s in args.store.split(',') if s], upstream=args.upstream,
         overrides=overrides, frame=args.frame, say=lines.append)
+    if args.download:
+      del options['say']
+      made, failed = download.fetch_and_convert(
+          args.download, args.out or download.OUT, archive=args.archive, options=options)
+      print(f'{len(made)} runs, {len(failed)} not converted')
+      return 1 if failed else 0
     if pathlib.Path(args.source).is_dir() and beam_rebuild.is_folder(args.source):
       print(beam_rebuild.to_ours(
           args.source, args.out, config=runs.base_config(args.source, options['config']),

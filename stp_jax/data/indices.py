@@ -6,23 +6,28 @@ Three layouts are read, plain or packed, and told by their content:
   CelesTrak SW-All.csv
   GFZ Kp_ap_Ap_SN_F107_since_1932.txt         J. Matzke et al., Space Weather 19 (2021)
 
+and beside one of them, or alone, NASA's hourly OMNI2 files (see `omni`): Dst and the solar wind.
+
 Observed values and the file's own predictions are kept apart: a prediction is never returned as an
 observation.
 """
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from stp_jax.data import index_files
+from stp_jax.data import index_files, omni
 from stp_jax.data.clip_store import Forcing, StoreError
+from stp_jax.data.text_file import TextFile
 
 # name: units, hours a value covers. Spellings and units are those of data/forcings.py.
 _SERIES = {
     'f107': ('sfu', 24), 'r': ('1', 24), 'kp': ('Kp x 10', 3), 'ap': ('nT', 3),
-    'f107_trailing81': ('sfu', 24), 'f107_centred81': ('sfu', 24)}
+    'f107_trailing81': ('sfu', 24), 'f107_centred81': ('sfu', 24),
+    **{name: (units, 1) for name, (_, _, units, _) in omni.WORDS.items()}}
 DRIVERS = ('f107', 'r', 'kp', 'ap')
 CALENDAR = ('year', 'day', 'hour', 'month', 'date')
 
@@ -63,30 +68,56 @@ def mean81(daily: np.ndarray, centred: bool) -> np.ndarray:
 
 
 class Drivers:
-  """Indices of one file on a clock.
+  """Indices of one file, or of one and OMNI2 files, on a clock.
 
   A daily value is available at the end of its day (24 UT; F10.7 is measured at 20 UT), a 3-hourly
-  Kp or ap at the end of its interval, a centred 81-day mean 40 days after the end of its day.
+  Kp or ap at the end of its interval, a centred 81-day mean 40 days after the end of its day; an
+  hourly value of OMNI2 at the end of its hour.
+
+  Attributes:
+    paths: the files. names: the drivers that they give.
   """
 
-  def __init__(self, table: index_files.Table, path='indices'):
-    self.path, self.first, self.days = pathlib.Path(path), table.first, len(table.observed['f107'])
-    self._observed = {k: v.reshape(-1) for k, v in table.observed.items()}
-    self._forecast = {k: v.reshape(-1) for k, v in table.forecast.items()}
-    for name, centred in (('f107_trailing81', False), ('f107_centred81', True)):
-      self._observed[name] = mean81(self._observed['f107'], centred)
-      self._forecast[name] = np.full(self.days, np.nan)
+  def __init__(self, table: index_files.Table | None, path='indices', hourly=None, paths=()):
+    self.path, self.paths = pathlib.Path(path), [pathlib.Path(p) for p in paths or [path]]
+    self.first = hourly[0] if table is None else table.first
+    self.days = len(table.observed['f107']) if table else -(-len(hourly[1]['dst']) // 24)
+    self._observed, self._forecast = {}, {}
+    if table is not None:
+      self._observed = {k: v.reshape(-1) for k, v in table.observed.items()}
+      self._forecast = {k: v.reshape(-1) for k, v in table.forecast.items()}
+      for name, centred in (('f107_trailing81', False), ('f107_centred81', True)):
+        self._observed[name] = mean81(self._observed['f107'], centred)
+        self._forecast[name] = np.full(len(self._observed['f107']), np.nan)
+    for name, values in (hourly[1] if hourly else {}).items():
+      shift = 24 * int((hourly[0] - self.first).astype(int))
+      self._observed[name] = np.concatenate(
+          [np.full(max(shift, 0), np.nan), values[max(-shift, 0):]])
+      self._forecast[name] = np.full(1, np.nan)
+    self.names = tuple(n for n in _SERIES if n in self._observed and '81' not in n)
 
   @classmethod
   def read(cls, path: str | pathlib.Path, f107: str = 'observed') -> 'Drivers':
-    """Reads a file; `f107` is 'observed' (at Earth) or 'adjusted' (to 1 AU).
+    """Reads a file, or several joined by '+': an index file, OMNI2 files or folders of them.
+
+    `f107` is 'observed' (at Earth) or 'adjusted' (to 1 AU).
 
     Raises:
-      StoreError: names file and line of what cannot be read.
+      StoreError: names file and line of what cannot be read. ValueError: two index files.
     """
     if f107 not in ('observed', 'adjusted'):
       raise ValueError(f'f107={f107!r}: choose observed or adjusted')
-    return cls(index_files.read(path, f107), path)
+    words = [str(path)] if pathlib.Path(path).exists() else re.split('[,+]', str(path))
+    hourly, daily = [], []
+    for word in filter(None, words):
+      for one in omni.paths(word):
+        with TextFile(one) as text:
+          (hourly if omni.is_omni(text.next()) else daily).append(one)
+    if len(daily) > 1:
+      raise ValueError(f'--indices {path}: {daily[0].name} and {daily[1].name} both give Kp and '
+                       'F10.7; name one of them')
+    return cls(index_files.read(daily[0], f107) if daily else None, (daily or hourly)[0],
+               omni.read(hourly) if hourly else None, [*daily, *hourly])
 
   def last(self, name: str) -> np.datetime64:
     """The last day with an observation of `name`, datetime64[D]."""
@@ -98,8 +129,9 @@ class Drivers:
   def forcings(self, names: Sequence[str] = DRIVERS) -> tuple[Forcing, ...]:
     """The store's description of these drivers; an unknown name lists the known ones."""
     for name in names:
-      if name not in _SERIES:
-        raise ValueError(f'driver {name!r}: {self.path.name} gives {" ".join(_SERIES)}')
+      if name not in self._observed:
+        raise ValueError(f'driver {name!r}: {" ".join(p.name for p in self.paths[:3])} gives '
+                         f'{" ".join(self._observed)}')
     return tuple(Forcing(name, _SERIES[name][0]) for name in names)
 
   def at(
@@ -110,7 +142,7 @@ class Drivers:
 
     Args:
       times: the frames' times.
-      names: of DRIVERS, or 'f107_trailing81', 'f107_centred81'.
+      names: of `names`, or 'f107_trailing81', 'f107_centred81'.
       missing: where there is no observation: 'error', or 'fill' with the newest one before it.
       predicted: leave it NaN instead, `delay` infinite, and rely on `known` and `forecast`.
 

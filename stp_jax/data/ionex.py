@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from stp_jax.data import card as cards
 from stp_jax.data import indices as index_table
-from stp_jax.data import ionex_file, ionex_folder, splits
+from stp_jax.data import ionex_archive, ionex_file, ionex_folder, splits
 from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, Stream
 from stp_jax.data.clip_writer import StoreWriter
+from stp_jax.data.forcings import CHANNELS
 
 OPTIONS = {
     'centre': (str, None, 'analysis centre: first three letters of the file names (cod, jpl, igr)'),
@@ -31,14 +32,25 @@ OPTIONS = {
     'window': (int, 24, 'frames of a window; the data card counts clips that are shorter'),
     **splits.OPTIONS,
     'indices': (str, None, 'file of F10.7, R, Kp, ap: CelesTrak SW-All.txt or .csv, or GFZ '
-                'Kp_ap_Ap_SN_F107_since_1932.txt; without it the store holds the calendar only'),
-    'drivers': (str, 'f107+r+kp+ap', 'which of them to store; also f107_trailing81, '
+                'Kp_ap_Ap_SN_F107_since_1932.txt; and, joined by +, OMNI2 files or their folder; '
+                'without it the store holds the calendar only'),
+    'drivers': (str, '', 'which of them to store, joined by +; default: f107 r kp ap and all that '
+                'OMNI2 gives (dst plasma_speed field_magnitude sigma_b proton_density '
+                'flow_pressure electric_field magnetosonic_mach); also f107_trailing81, '
                 'f107_centred81'),
     'f107': (str, 'observed', 'observed (at Earth) or adjusted (to 1 AU)'),
     'missing_drivers': (str, 'error', "where the file has no observation: 'error' or 'fill'"),
     'predicted_drivers': (bool, False, "keep the file's predictions for frames behind its "
                           'observations'),
-    'negative': (str, 'error', "what a negative TEC is: 'error', 'zero' or 'missing'")}
+    'negative': (str, 'error', "what a negative TEC is: 'error', 'zero' or 'missing'"),
+    'download': (bool, False, 'fetch the files of the days --from to --to first, into --in'),
+    'first': (str, None, 'with --download: first day, 2012-11-18'),
+    'last': (str, None, 'with --download: last day'),
+    'product': (str, 'best', "with --download: 'final', 'rapid', 'best' (final, else rapid), "
+                "'predicted1' (C1PG) or 'predicted2' (C2PG)"),
+    'archive': (str, None, 'with --download: the address of another archive or mirror')}
+SPELLED = {'first': 'from', 'last': 'to'}  # options whose names are words of Python
+FILES = 'runs/downloads/ionex'  # where fetched files are kept without --in
 
 
 def _even(values: np.ndarray) -> np.ndarray:
@@ -47,11 +59,13 @@ def _even(values: np.ndarray) -> np.ndarray:
 
 
 def prepare(
-    *, in_dir, out, centre: str | None = None, cadence: float = 2.0, window: int = 24,
+    *, in_dir=None, out=None, centre: str | None = None, cadence: float = 2.0, window: int = 24,
     split: str | None = None, validation: str | None = None, test: str | None = None,
     test_low: str | None = None, test_high: str | None = None, indices: str | None = None,
-    drivers: str = 'f107+r+kp+ap', f107: str = 'observed', missing_drivers: str = 'error',
-    predicted_drivers: bool = False, negative: str = 'error',
+    drivers: str = '', f107: str = 'observed', missing_drivers: str = 'error',
+    predicted_drivers: bool = False, negative: str = 'error', download: bool = False,
+    first: str | None = None, last: str | None = None, product: str = 'best',
+    archive: str | None = None,
 ) -> ClipStore:
   """Writes the store and prints its data card; see OPTIONS and the module.
 
@@ -68,9 +82,22 @@ def prepare(
     raise ValueError(f'--cadence {cadence:g}: whole minutes that divide a day, in hours')
   if negative not in ('error', 'zero', 'missing'):
     raise ValueError(f'--negative {negative}: choose error, zero or missing')
-  paths, centre = ionex_folder.files(in_dir, centre)
+  if download:
+    centre = (centre or 'cod').lower()
+    paths = ionex_archive.download(first, last, centre, in_dir or FILES, product=product,
+                                   archive=archive)
+    centre += f'-{product}' if product.startswith('pred') else ''
+    out = out or f'runs/stores/ionex_{centre}_{first}_{last}'
+  elif first or last or archive:
+    raise ValueError('--from, --to and --archive belong to --download')
+  elif out is None:
+    raise ValueError('--out: name the clip store to write')
+  else:
+    paths, centre = ionex_folder.files(in_dir, centre)
   table = index_table.Drivers.read(indices, f107) if indices else None
   names = [n for n in re.split('[,+]', drivers) if n] if table else []
+  if table and not names:
+    names = list(table.names)
   described = table.forcings(names) if table else ()
   calendar = [Forcing(n, known_ahead=True) for n in index_table.CALENDAR]
   named = dict(validation=validation, test=test, test_low=test_low, test_high=test_high)
@@ -78,7 +105,7 @@ def prepare(
       centre=centre, cadence=cadence, split=split, **named, drivers=names, f107=f107,
       missing_drivers=missing_drivers, predicted_drivers=predicted_drivers, negative=negative)
   recipe = dict(importer='ionex', version=1, options=options, files=cards.checksums(paths),
-                indices=cards.checksums([table.path] if table else []))
+                indices=cards.checksums(table.paths if table else []))
   if done := cards.already_made(out, recipe):
     return done
 
@@ -147,7 +174,7 @@ def prepare(
 
 def _in_order(found: list[Forcing]) -> tuple[list[int], list[Forcing]]:
   """The forcings in the order of the Channel Mixer Layer's channels, others behind."""
-  order = ['year', 'f107', 'r', 'day', 'hour', 'month', 'date', 'kp', 'ap']
+  order = list(CHANNELS)
   rank = lambda i: (order.index(found[i].name) if found[i].name in order else len(order), i)
   picked = sorted(range(len(found)), key=rank)
   return picked, [found[i] for i in picked]
@@ -169,7 +196,8 @@ def _card(name, paths, grid, times, labels, spans, window, minutes, facts, names
       'maps left out': f'{facts["closing"]} that close a day, {facts["thinned"]} by thinning, '
                        f'{facts["duplicate"]} duplicates',
       'gaps': f'{len(gaps)}, {sum(g[2] for g in gaps)} maps',
-      'drivers': ' '.join(names) + f' from {table.path.name}' if table else 'none (no --indices)'}
+      'drivers': ' '.join(names) + f' from {" ".join(p.name for p in table.paths)}' if table
+                 else 'none (no --indices)'}
   card['gaps'] = gaps
   card['statistics'] = {f'{"TEC" if k == "frames" else "RMS"} [TECU]': s.result()
                         for k, s in statistics.items()}

@@ -12,8 +12,8 @@ from stp_jax.data import ionex_file
 from stp_jax.data.clip_store import StoreError
 
 _NAME = re.compile(r'\.(\d\di|inx|ionex)(\.(gz|z))?$', re.I)
-_LONG = re.compile(r'^\w{4}\w{3}(FIN|RAP|ULT|PRD)_', re.I)
-_RANKS = {'FIN': 0, 'RAP': 1, 'ULT': 2, 'PRD': 3}
+_LONG = re.compile(r'^\w{4}\w{3}(FIN|RAP|ULT|PRD|P[01]D)_', re.I)
+_RANKS = {'FIN': 0, 'RAP': 1, 'ULT': 2, 'PRD': 3, 'P0D': 3, 'P1D': 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Map:
 def centre_of(name: str) -> str:
   """The analysis centre of a file name, in small letters."""
   long = _LONG.match(name)
-  prediction = long and long[1].upper() == 'PRD'
+  prediction = long and long[1].upper().startswith('P')
   return name[:3].lower() + ('-prd' if prediction else '')
 
 

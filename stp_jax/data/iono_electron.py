@@ -21,14 +21,17 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import card as cards
-from stp_jax.data import tfrecord
+from stp_jax.data import tfrecord, zenodo
 from stp_jax.data.clip_store import ClipStore, Forcing, StoreError, Stream
 from stp_jax.data.clip_writer import StoreWriter
 
 OPTIONS = {
     'validation': (float, 0.1, 'share of the training records, the last ones, for validation'),
     'cadence': (float, 2.0, 'hours between frames'),
-    'window': (int, 24, 'frames of a window; the data card counts clips that are shorter')}
+    'window': (int, 24, 'frames of a window; the data card counts clips that are shorter'),
+    'download': (bool, False, 'fetch and unpack Zenodo record 13165939 first, into --in'),
+    'archive': (str, None, 'with --download: another server with the API of Zenodo records')}
+FILES = 'runs/downloads/iono_electron'  # where fetched files are kept without --in
 _SIDE = 72
 # upstream's name: ours, units. None: calendar, known ahead.
 _SCALARS = {
@@ -119,8 +122,9 @@ def _files(in_dir) -> dict[str, list[pathlib.Path]]:
   if in_dir is None:
     raise StoreError('--in: name the folder that holds train/ and test/')
   folder = pathlib.Path(in_dir)
-  if not (folder / 'train').is_dir() and (folder / 'iono_electron' / 'train').is_dir():
-    folder = folder / 'iono_electron'
+  for inside in ('iono_electron', 'files', 'files/iono_electron', 'files/data/iono_electron'):
+    if not (folder / 'train').is_dir() and (folder / inside / 'train').is_dir():
+      folder = folder / inside
   found = {k: sorted(p for p in (folder / k).glob('*') if p.is_file()) for k in ('train', 'test')}
   if not found['train'] or not found['test']:
     raise StoreError(f'{folder}: files are expected in train/ and test/; unpack iono_electron.zip '
@@ -129,7 +133,8 @@ def _files(in_dir) -> dict[str, list[pathlib.Path]]:
 
 
 def prepare(
-    *, in_dir, out, validation: float = 0.1, cadence: float = 2.0, window: int = 24,
+    *, in_dir=None, out=None, validation: float = 0.1, cadence: float = 2.0, window: int = 24,
+    download: bool = False, archive: str | None = None,
 ) -> ClipStore:
   """Writes the store and prints its data card; see OPTIONS and the module.
 
@@ -143,6 +148,11 @@ def prepare(
     raise ValueError(f'--validation {validation:g}: a share from 0 to below 1')
   if not 0 < cadence <= 24:
     raise ValueError(f'--cadence {cadence:g}: hours, above 0 and at most 24')
+  if download:
+    in_dir, out = in_dir or FILES, out or 'runs/stores/iono_electron'
+    zenodo.download(zenodo.IONO_ELECTRON, in_dir, base=archive)
+  elif out is None:
+    raise ValueError('--out: name the clip store to write')
   files = _files(in_dir)
   recipe = dict(
       importer='iono_electron', version=1, options=dict(validation=validation, cadence=cadence),

@@ -38,10 +38,21 @@ def _beam(runs: Sequence[pathlib.Path], out: str | None) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
   """Prints the files; a run without scores is one line on stderr and exit code 1."""
   parser = argparse.ArgumentParser(prog='python -m stp_jax.report', description=__doc__)
-  parser.add_argument('--workdir', required=True,
-                      help='folder of the run, or several joined by commas')
+  parser.add_argument('--workdir', help='folder of the run, or several joined by commas')
+  parser.add_argument('--table1', nargs='+', metavar='RUN',
+                      help="Channel Mixer Layer's Table 1: these runs beside those published")
   parser.add_argument('--out', help='report folder; default RUN/report')
   args = parser.parse_args(argv)
+  if args.table1:
+    from stp_jax.report import table1
+    try:
+      print(table1.table(args.table1))
+    except ValueError as error:
+      print(f'report: {error}', file=sys.stderr)
+      return 1
+    return 0
+  if not args.workdir:
+    parser.error('--workdir: name the folder of the run')
   if ',' in args.workdir or _is_beam(pathlib.Path(args.workdir)):
     return _beam([pathlib.Path(r) for r in args.workdir.split(',') if r], args.out)
   run = pathlib.Path(args.workdir)

@@ -1,0 +1,344 @@
+"""Honest skill: `python -m stp_jax.skill --checkpoint=RUN [--store=S] [--split=test] [--out=DIR]`.
+
+RMSE, MAE, bias and correlation of the net and of every baseline by lead time, latitude band, local
+time, quiet and storm (Kp, ap, Dst, storm phases) and solar activity, plain and weighted with the
+cosine of the latitude, with bootstrap intervals by day. "Better" is said only where the interval of
+the difference says so. A baseline that is not always there is compared over the frames where it is.
+
+  --checkpoint=A,B,C    an ensemble of runs (seeds); --members=M: drop path left on. CRPS and
+                        spread against error are then in the card
+  --c1pg=S --c2pg=S     stores of CODE's forecasts (`prepare ionex --product predicted1`): C1PG is
+                        compared over leads up to 24 h, C2PG over the second day
+  --iri                 IRI's monthly mean (PyIRI) at the F10.7 known at issue time
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from stp_jax import ensemble, evaluate, predict, tasks
+from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import spec as data_spec
+from stp_jax.data.clip_writer import write_json
+from stp_jax.metrics import baselines, skill
+
+_BINS = (0.25, 0.5, 1, 2, 4, 8)  # TECU: borders of the ensemble's spread
+_DRIVERS = ('kp', 'ap', 'dst', 'f107')
+
+
+class _Series:
+  """Maps of stores by time."""
+
+  def __init__(self, stores: Sequence[clip_store.ClipStore]):
+    self._place = {}
+    for store in stores:
+      for i, clip in enumerate(store.clips):
+        for k, t in enumerate(clip.times(store.cadence_hours)):
+          self._place.setdefault(t, (store, i, k))
+
+  def maps(self, times: np.ndarray, shape) -> np.ndarray:
+    """`[T, H, W]`, NaN where there is no map."""
+    result = np.full((len(times), *shape), np.nan, np.float32)
+    for row, t in zip(result, times):
+      if t in self._place:
+        store, clip, k = self._place[t]
+        row[:] = store.physical(store.frames(clip, k, 1))[0, ..., 0]
+    return result
+
+
+@functools.cache
+def _cube() -> dict[int, np.ndarray]:
+  from stp_jax.data import embedded_iri
+  return embedded_iri.cube(range(1, 13))[0]
+
+
+def _iri(spec, times: np.ndarray, f107: float) -> np.ndarray:
+  """IRI's maps at `times` on the store's grid, padding rows included."""
+  from stp_jax.data import embedded_iri, embedded_physics
+  grid = spec.grid
+  if not (np.array_equal(grid.get('latitude', ()), embedded_iri.LATITUDE)
+          and np.array_equal(grid.get('longitude', ()), embedded_iri.LONGITUDE)):
+    raise ValueError('--iri: the maps are on another grid than 71 x 72 of the analysis centres')
+  maps = embedded_physics.climatology(_cube(), times, np.full(len(times), f107))
+  return np.pad(maps, ((0, 0), (0, spec.shape[0] - maps.shape[1]), (0, 0)), mode='edge')
+
+
+def _forecasts(predictors, members: int, task, fitted):
+  """A compiled `batch -> {name: [B, T_out, H, W]}` and the members `[M, B, T_out, H, W]`."""
+  variables = [p.variables for p in predictors]
+  base = [p.task_for(task.spec) for p in predictors]
+
+  def run(variables, fitted, batch, key):
+    if members:
+      stack = [ensemble.sample(t, v, batch, jax.random.fold_in(key, m))[..., 0]
+               for t, v in zip(base, variables) for m in range(members)]
+    else:
+      stack = [t.predict(v, batch)[..., 0] for t, v in zip(base, variables)]
+    stack = jnp.stack(stack)
+    inputs = task.inputs(batch, task.t_out)
+    others = baselines.apply(
+        fitted, inputs['physical'], inputs['calendar'], inputs['driver'], t_in=task.t_in,
+        t_out=task.t_out, valid=inputs['valid'], row_weights=task.spec.row_weights,
+        frames_per_day=task.frames_per_day)
+    truth, valid = (inputs[k][:, task.t_in:, ..., 0] for k in ('physical', 'valid'))
+    return {k: v[..., 0] for k, v in others.items()}, stack, truth, valid
+
+  compiled = jax.jit(run)
+  return lambda batch, key: compiled(variables, fitted, batch, key)
+
+
+class _Groups:
+  """Adds the sums of a batch to all groups that its frames belong to."""
+
+  def __init__(self, table: skill.Table, spec):
+    self._table, self._cadence = table, spec.cadence_hours
+    height, self._width = spec.shape[:2]
+    self._longitude, self._weights = spec.grid.get('longitude'), spec.row_weights
+    self._bands = skill.band_matrix(spec.grid.get('latitude', np.zeros(height)), height)
+    self._sums = jax.jit(skill.sums)
+
+  def begin(self, truth, times: np.ndarray, frames: dict[str, np.ndarray]) -> None:
+    """A batch: truth `[B, T, H, W]`, its times `[B, T]`, `{group: [B, T] bool}`."""
+    self._truth, self._frames = truth, frames
+    self._days = times.astype('datetime64[D]').astype(int)
+    self._slots = skill.time_matrix(times, self._longitude, self._width)
+
+  def add(self, name: str, prediction, valid: np.ndarray, by_lead: bool = True) -> None:
+    """Adds a forecast `[B, T, H, W]` over the pixels `valid`."""
+    values = np.asarray(self._sums(
+        prediction, self._truth, valid, self._weights, self._bands, self._slots), np.float64)
+    whole, size = values.sum((2, 3)), max(1, round(24 / self._cadence))
+    for b, t in np.argwhere(whole[..., 0] > 0).tolist():
+      day = int(self._days[b, t])
+      groups = ['all', f'day {t // size + 1}', *(g for g, v in self._frames.items() if v[b, t])]
+      if by_lead:
+        groups.append(f'lead {(t + 1) * self._cadence:g} h')
+      for group in groups:
+        self._table.add(name, group, day, whole[b, t])
+      for k, band in enumerate(skill.BANDS):
+        self._table.add(name, band, day, values[b, t, k].sum(0))
+      for k, slot in enumerate(skill.TIMES):
+        self._table.add(name, slot, day, values[b, t, :, k].sum(0))
+
+
+def _batches(found, spec, data, t_in, limit) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
+  """Evaluation batches, their windows' times `[B, T]`, and which rows count."""
+  where = [(s, j) for s in found for j in range(len(s))]
+  if limit and limit < len(where):
+    where = [where[k] for k in np.linspace(0, len(where) - 1, limit).round().astype(int)]
+  for batch in pipeline.eval_batches(found, spec, data, t_in, limit):
+    rows = np.minimum(batch['index'], len(where) - 1)
+    times = np.stack([where[r][0].times(where[r][1]) for r in rows])
+    yield batch, times, batch['mask'] > 0
+
+
+def measure(
+    runs: Sequence[str], *, store: Sequence[str] = (), split: Sequence[str] = (), limit: int = 0,
+    members: int = 0, c1pg: str = '', c2pg: str = '', iri: bool = False, raw: bool = False,
+    future_forcings: str = '', batch_size: int = 0, progress: bool = True,
+) -> dict:
+  """The skill card of a run or an ensemble, see the module.
+
+  Returns:
+    Plain JSON: `forecasts` {name: {group: {days, frames' pixels, plain and `cos_` scores,
+    intervals}}}, `compared` {baseline: {group: see `metrics.skill.compare`}}, `ensemble` or None.
+
+  Raises:
+    ValueError: frames without a clock, no window, stores that do not fit.
+  """
+  predictors = [predict.Predictor.load(r, raw=raw) for r in runs]
+  first = predictors[0]
+  config = first.config
+  if future_forcings:
+    config.data.future_forcings = future_forcings
+  if batch_size:
+    config.data.eval_batch_size = batch_size
+  stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
+  spec = data_spec.for_stores(first.spec, stores, first.spec.columns, runs[0])
+  task = tasks.build(config, spec)
+  if not task.has_clock or any(c.time is None for s in stores for c in s.clips):
+    raise ValueError(f'{stores[0].path}: its frames carry no times; skill by day needs them')
+  splits = tuple(split) or tuple(
+      s for s in config.data.test_splits if any(s in t.splits for t in stores))
+  fitted = evaluate.baselines_of(runs[0], task, config)
+  found = task.sources(stores, splits, config.data.eval_stride)
+  forecast = _forecasts(predictors, members, task, fitted)
+  t_in, cadence, shape = task.t_in, spec.cadence_hours, spec.shape[:2]
+  width = int(spec.grid.get('columns', shape[1]))  # padding columns are no part of the Earth
+  table = skill.Table()
+  groups = _Groups(table, spec)
+  past = _Series(stores)
+  code = {name: _Series([clip_store.ClipStore(path)])
+          for name, path in (('c1pg', c1pg), ('c2pg', c2pg)) if path}
+  together = _Together(t_out=task.t_out)
+  names = [c for c in _DRIVERS if c in spec.columns and c not in spec.filled]
+  every = sum(map(len, found))
+  total = min(limit or every, every)
+  leads = np.arange(1, task.t_out + 1) * cadence
+  with tqdm(total=total, desc='skill', unit='window', disable=not progress) as bar:
+    for batch, times, counts in _batches(found, spec, config.data, t_in, limit):
+      others, stack, truth, valid = forecast(
+          {k: batch[k] for k in ('frames', 'forcings')}, jax.random.key(config.seed))
+      valid = np.array(valid) & counts[:, None, None, None]
+      valid[..., width:] = False
+      ahead = times[:, t_in:]
+      observed = {c: batch['observed'][..., spec.columns.index(c)] for c in names}
+      groups.begin(truth, ahead, skill.frame_groups(observed, cadence, t_in))
+      others = dict(others)
+      recurrence = np.stack([past.maps(t - np.timedelta64(27, 'D'), shape) for t in ahead])
+      others['recurrence_27d'] = recurrence
+      for name, series in code.items():
+        day = int(name[1])
+        inside = (leads > 24 * (day - 1)) & (leads <= 24 * day)
+        values = np.stack([series.maps(t, shape) for t in ahead])
+        others[name] = np.where(inside[:, None, None], values, np.nan)
+      if iri:
+        column = spec.columns.index('f107') if 'f107' in names else None
+        if column is None:
+          raise ValueError('--iri: the store has no f107; prepare it with --indices')
+        others['iri'] = np.stack([_iri(spec, t, float(f)) for t, f in zip(
+            ahead, batch['forcings'][:, t_in - 1, column])])
+      net = stack.mean(0)
+      groups.add('net', net, valid)
+      for name, values in others.items():
+        there = valid & np.isfinite(np.asarray(values))
+        if (there != valid).any():
+          together.partial.add(name)
+        groups.add(name, values, there)
+        groups.add(f'net|{name}', net, there, by_lead=False)
+      if len(stack) > 1:
+        together.add(np.asarray(stack), np.asarray(truth), valid, spec.row_weights)
+      bar.update(int(counts.sum()))
+  return _card(first, spec, config, splits, stores, runs, table, together, members, total)
+
+
+class _Together:
+  """CRPS, spread and error of an ensemble, by lead and by spread."""
+
+  def __init__(self, t_out: int):
+    self.partial: set[str] = set()
+    self.by_lead = np.zeros((t_out, 5))  # weight, crps, variance, squared error, crps of the mean
+    self.by_spread = np.zeros((len(_BINS) + 1, 3))  # pixels, variance, squared error
+    self.members = 0
+
+  def add(self, stack: np.ndarray, truth: np.ndarray, valid: np.ndarray, weights: np.ndarray):
+    self.members = len(stack)
+    there = valid & np.isfinite(truth) & (weights > 0)[:, None]
+    weight = there * weights[:, None].astype(np.float64)
+    known = np.where(there, truth, 0)
+    crps = ensemble.crps(stack.astype(np.float64), known)
+    variance, error = stack.var(0, ddof=1), (stack.mean(0) - known)**2
+    for i, values in enumerate((np.ones_like(crps), crps, variance, error, error**0.5)):
+      self.by_lead[:, i] += (weight * values).sum((0, 2, 3))
+    which = np.digitize(np.sqrt(variance[there]), _BINS)
+    for k, values in enumerate((np.ones(len(which)), variance[there], error[there])):
+      self.by_spread[:, k] += np.bincount(which, values, len(_BINS) + 1)
+
+  def result(self, cadence: float) -> dict | None:
+    if not self.members:
+      return None
+    weight, crps, variance, error, absolute = self.by_lead.T
+    # A perfect ensemble of M members has (M + 1) / M times its variance as squared error.
+    spread = np.sqrt(variance / weight * (self.members + 1) / self.members)
+    rmse = np.sqrt(error / weight)
+    pixels = self.by_spread[:, 0]
+    bins = [dict(spread=float(np.sqrt(v / n)), rmse=float(np.sqrt(e / n)), pixels=int(n))
+            for n, v, e in self.by_spread if n]
+    return dict(
+        members=self.members, crps=float(crps.sum() / weight.sum()),
+        mean_absolute_error=float(absolute.sum() / weight.sum()),
+        spread=float(np.sqrt((spread**2 * weight).sum() / weight.sum())),
+        rmse=float(np.sqrt(error.sum() / weight.sum())),
+        lead_hours=[(i + 1) * cadence for i in range(len(weight))],
+        crps_by_lead=(crps / weight).tolist(), spread_by_lead=spread.tolist(),
+        rmse_by_lead=rmse.tolist(), by_spread=bins if pixels.any() else [])
+
+
+def _card(first, spec, config, splits, stores, runs, table, together, members, windows) -> dict:
+  names = list(dict.fromkeys(f for f, _ in table._rows if '|' not in f))
+  forecasts, compared = {}, {}
+  for name in names:
+    forecasts[name] = {}
+    for group in table.groups(name):
+      days = table.days(name, group)
+      total = days.sum(0)
+      entry = dict(days=len(days), pixels=int(total[0]))
+      for kind in ('', 'cos_'):
+        entry |= {kind + k: float(v) for k, v in skill.scores(total, kind).items()}
+        entry[f'{kind}rmse_interval'] = None if group.startswith('lead') else skill.interval(
+            days, kind)
+      forecasts[name][group] = entry
+    if name != 'net':
+      compared[name] = {
+          g: skill.compare(table.days(f'net|{name}', g), table.days(name, g), 'cos_')
+          for g in table.groups(f'net|{name}')}
+  return dict(
+      name=config.name, runs=[pathlib.Path(r).name for r in runs], step=first.step,
+      members=members, splits=list(splits), windows=windows, units=spec.units,
+      cadence_hours=spec.cadence_hours, future_forcings=config.data.future_forcings,
+      t_in=first.t_in, t_out=first.t_out,
+      data=[dict(name=s.name, description=s.meta['description']) for s in stores],
+      partial=sorted(together.partial & set(names)), forecasts=forecasts,
+      compared=compared, ensemble=together.result(spec.cadence_hours))
+
+
+def arguments() -> argparse.ArgumentParser:
+  """The command line."""
+  parser = argparse.ArgumentParser(prog='python -m stp_jax.skill', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  add = parser.add_argument
+  add('--checkpoint', required=True, help='run, or several joined by commas: an ensemble')
+  add('--store', default='', help="clip stores, joined by commas; default: the config's")
+  add('--split', default='', help="splits, joined by '+'; default: the config's test splits")
+  add('--members', type=int, default=0, help='samples of each run with drop path left on')
+  add('--c1pg', default='', help="store of CODE's forecasts one day ahead")
+  add('--c2pg', default='', help='the same, two days ahead')
+  add('--iri', action='store_true', help='compare with IRI (PyIRI)')
+  add('--limit', type=int, default=0, help='at most so many windows, evenly spread; 0 = all')
+  add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
+  add('--future-forcings', default='', help='persist | observed | forecast | none')
+  add('--raw', action='store_true', help='parameters as trained instead of their average')
+  add('--out', default='', help='folder of the card; default <first checkpoint>/skill')
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Prints the skill card; a bad input is one line on stderr and exit code 1."""
+  flags.FLAGS.mark_as_parsed()
+  args = arguments().parse_args(argv)
+  runs = [r for r in args.checkpoint.split(',') if r]
+  out = pathlib.Path(args.out or pathlib.Path(runs[0]) / 'skill')
+  try:
+    card = measure(
+        runs, store=[s for s in args.store.split(',') if s],
+        split=[s for s in args.split.split('+') if s], limit=args.limit, members=args.members,
+        c1pg=args.c1pg, c2pg=args.c2pg, iri=args.iri, raw=args.raw,
+        future_forcings=args.future_forcings, batch_size=args.batch_size)
+    from stp_jax.report import skill_card
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / 'skill.json', json.loads(json.dumps(card)))
+    text = skill_card.markdown(card)
+    (out / 'skill.md').write_text(text)
+    try:
+      skill_card.draw(out / 'skill.png', card)
+    except ImportError as error:
+      if (error.name or '').split('.')[0] != 'matplotlib':
+        raise
+  except (ValueError, OSError) as error:
+    print(f'skill: {error}', file=sys.stderr)
+    return 1
+  print(text)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

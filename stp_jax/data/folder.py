@@ -101,7 +101,7 @@ def prepare(
 
   base, kind, paths = folder_clips.files(in_dir, pattern, every=bool(pysteps))
   given = pathlib.Path(in_dir).resolve()
-  name = given.name if given.is_dir() else given.stem
+  name = given.stem if given.is_file() or given.suffix == '.zarr' else given.name
   options = dict(size=sides, channels=channels, split=split, window=window, on_bad=on_bad,
                  range=limits, keep_float=keep_float, missing=code, variable=variable,
                  layout=layout, pysteps=pysteps, cadence=cadence, times=times)

@@ -101,6 +101,8 @@ def prepare(
   code = folder_values.stated_missing(missing)
 
   base, kind, paths = folder_clips.files(in_dir, pattern, every=bool(pysteps))
+  given = pathlib.Path(in_dir).resolve()
+  name = given.stem if given.is_file() or given.suffix == '.zarr' else given.name
   options = dict(size=sides, channels=channels, split=split, window=window, on_bad=on_bad,
                  range=limits, keep_float=keep_float, missing=code, variable=variable,
                  layout=layout, pysteps=pysteps, cadence=cadence, times=times)
@@ -126,7 +128,7 @@ def prepare(
   spans, how = folder_split.plan(found.clips, clock.step, split, window)
   facts = folder_report.facts(found, coding, clock, how, seen)
   if check:
-    print(cards.text(folder_report.checked(base, found, spans, clock, facts, bad.names, window)))
+    print(cards.text(folder_report.checked(name, found, spans, clock, facts, bad.names, window)))
     print(f'next: python -m stp_jax.prepare folder --in {in_dir} --out STORE (and these options)')
     return None
   del bad.names[first:]
@@ -136,7 +138,7 @@ def prepare(
   hours = (clock.step / 3600 if clock.step else cadence / 60) or 1.0
   pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
   with StoreWriter(
-      out, name=base.resolve().name, cadence_hours=hours, recipe=recipe,
+      out, name=name, cadence_hours=hours, recipe=recipe,
       streams={'frames': coding.stream}, normalisation=coding.normalisation,
       grid=georeference.shaped(found.grid, size=sides), licence="of the data's producer",
       description=f'frames of {found.kind}') as writer:

@@ -65,14 +65,26 @@ def _notes(found: Mapping[str, Mapping], bad: Sequence[str], window: int) -> lis
   return notes
 
 
-def checked(base: pathlib.Path, found: Found, spans: Sequence[Span], clock: Clock,
+def checked(name: str, found: Found, spans: Sequence[Span], clock: Clock,
             told: Mapping[str, str], bad: Sequence[str], window: int) -> dict:
   """The card of what was looked at with --check."""
-  rows = [dict(split=s.split, length=s.stop - s.start) for s in spans]
-  card = dict(name=base.resolve().name, **_span(found, clock), **cards.clips(rows, window))
+  rows = [dict(split=split, length=length) for split, length in _readable(found, spans, bad)]
+  card = dict(name=name, **_span(found, clock), **cards.clips(rows, window))
   card['facts'] = {**told, 'frames or files unreadable': len(bad)}
   card['notes'] = _notes(card['splits'], bad, window)
   return card
+
+
+def _readable(found: Found, spans: Sequence[Span], bad: Sequence[str]) -> list[tuple[str, int]]:
+  """(split, frames) of the clips that a store would have: unreadable frames cut them."""
+  wrong, rows = set(bad), []
+  for s in spans:
+    clip = found.clips[s.clip].name
+    cuts = [i for i in range(s.start, s.stop) if f'{clip}[{i}]' in wrong] if wrong else []
+    for first, last in zip([s.start, *(c + 1 for c in cuts)], [*cuts, s.stop]):
+      if last > first:
+        rows.append((s.split, last - first))
+  return rows
 
 
 def _span(found: Found, clock: Clock) -> dict[str, str]:

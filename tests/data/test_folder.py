@@ -46,6 +46,8 @@ def test_check_writes_nothing(tmp_path, capsys):
   assert cli.main(['folder', '--in', str(tmp_path / 'in'), '--check', '--on-bad', 'skip']) == 0
   text = capsys.readouterr().out
   assert 'frames or files unreadable: 1' in text and 'skipped: clip1[7]' in text
+  # Cut there, as the store would be: 10 frames to train on, the last 4 apart.
+  assert '13 frames in 3 clips' in text
   assert [p.name for p in tmp_path.iterdir()] == ['in']
   assert cli.main(['folder', '--in', str(tmp_path / 'in'), '--check']) == 1
   error = capsys.readouterr().err

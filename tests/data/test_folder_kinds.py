@@ -170,6 +170,19 @@ def test_netcdf_time_grid_and_units(tmp_path, capsys):
     folder.prepare(in_dir=tmp_path / 'in', out=tmp_path / 'u', variable='t2m')
 
 
+def test_zarr(tmp_path, capsys):
+  xarray = pytest.importorskip('xarray')
+  pytest.importorskip('zarr')
+  values = np.random.default_rng(0).uniform(0, 9, (14, 6, 8)).astype(np.float32)
+  times = np.datetime64('2020-01-01T00', 'ns') + np.arange(14).astype('m8[h]')
+  xarray.Dataset(dict(rain=(('time', 'y', 'x'), values, dict(units='mm/h')), more=('time', times)),
+                 dict(time=times)).to_zarr(tmp_path / 'a.zarr', consolidated=False)
+  store = folder.prepare(in_dir=tmp_path / 'a.zarr', out=tmp_path / 's', split='train')
+  assert 'time: T, y: H, x: W of rain' in capsys.readouterr().out
+  assert store.name == 'a' and store.cadence_hours == 1
+  np.testing.assert_allclose(store.physical(store.frames(0))[..., 0], values, atol=1e-3)
+
+
 def test_months_have_no_clock(tmp_path, capsys):
   _netcdf(tmp_path / 'a.nc', monthly=True)
   store = folder.prepare(in_dir=tmp_path / 'a.nc', out=tmp_path / 's', variable='t2m', window=4)

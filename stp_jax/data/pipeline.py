@@ -153,7 +153,7 @@ def rows(sharding: jax.sharding.Sharding, size: int) -> np.ndarray:
 
 def to_device(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
   """Host arrays of this process (its `rows`, in order) as global arrays, split over the batch."""
-  local = len(next(iter(batch.values())))
+  local = len(jax.tree.leaves(batch)[0])
   size = local * len(sharding.device_set) // len(sharding.addressable_devices)
   mine = rows(sharding, size)
 
@@ -164,4 +164,4 @@ def to_device(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:
       return x[at:at + end - begin]
     return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
 
-  return {k: place(v) for k, v in batch.items()}
+  return jax.tree.map(place, dict(batch))

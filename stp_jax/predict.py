@@ -210,7 +210,9 @@ def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) ->
 
 
 def write(out, result: dict, card: dict) -> None:
-  """`forecast.npz`, `forecast.nc` of a georeferenced store (`card['grid']`), and with matplotlib `maps/lead_<hours>h.png` and `forecast.gif`, all or none.
+  """`forecast.npz`, pictures and, of a georeferenced store, `forecast.nc`: all or none.
+
+  Pictures, with matplotlib: `maps/lead_<hours>h.png` and `forecast.gif`.
 
   Args:
     out: the folder; files of an earlier forecast there are replaced.
@@ -277,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = issue(predictor, store, args.issue_time)
     write(args.out, result, dict(
         name=predictor.config.name, step=predictor.step, cadence_hours=store.cadence_hours,
-        grid=store.meta['grid'], licence=store.meta['licence'], data=[dict(name=store.name, description=store.meta['description'])]))
+        grid=store.meta['grid'], licence=store.meta['licence'],
+        data=[dict(name=store.name, description=store.meta['description'])]))
   except (ValueError, OSError) as error:
     print(f'predict: {error}', file=sys.stderr)
     return 1

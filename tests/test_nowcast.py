@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from stp_jax import evaluate, evaluate_fields, main, predict
 from stp_jax import config as config_files
+from stp_jax import evaluate, evaluate_fields, main, predict
 from stp_jax import prepare as cli
 from stp_jax.data.clip_store import ClipStore
 from stp_jax.metrics import optical_flow
@@ -85,7 +85,7 @@ def test_scores_do_not_depend_on_the_batch(run, tmp_path):
   """And without pysteps a note stands in for its row."""
   card = evaluate.evaluate(run / 'run', out=tmp_path, batch_size=3)['splits']['test']
   before = json.loads((run / 'run' / 'report' / 'scores.json').read_text())['splits']['test']
-  for name, found in card['events']['forecasts'].items():
+  for name in card['events']['forecasts']:
     for key in ('csi', 'far', 'fss'):
       one, other = (np.array(x['events']['forecasts'][name][key], float) for x in (card, before))
       np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -148,7 +148,8 @@ def card(
       trained_on=dict(name=spec.name, description=spec.description),
       data=[dict(name=s.name, description=s.meta['description'], licence=s.meta['licence'],
                  path=s.path.name) for s in stores],
-      divisor=spec.divisor, shape=list(spec.shape), clock=task.has_clock,
+      divisor=spec.divisor, shape=list(spec.shape),
+      clock=task.has_clock or all(s.clips[0].time is not None for s in stores),
       parameters=sum(x.size for x in jax.tree.leaves(loaded.variables['params'])),
       splits=scores)
 

@@ -1,14 +1,17 @@
 """Radar files to a nowcast: `prepare radar`, then `main`, scored beside persistence, as NetCDF."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax import evaluate, evaluate_fields, main, predict
+from stp_jax import evaluate_fields, main, predict
 from stp_jax import prepare as cli
 from stp_jax.data.clip_store import ClipStore
+from stp_jax.data.spec import DataSpec
 from stp_jax.metrics import optical_flow
 from stp_jax.report import fields
 from tests.data import knmi_files
@@ -81,16 +84,14 @@ def test_the_report_shows_them(run):
     assert name in readme and (report / name).stat().st_size > 10000, name
 
 
-def test_scores_do_not_depend_on_the_batch(run, tmp_path):
-  """And without pysteps a note stands in for its row."""
-  card = evaluate.evaluate(run / 'run', out=tmp_path, batch_size=3)['splits']['test']
-  before = json.loads((run / 'run' / 'report' / 'scores.json').read_text())['splits']['test']
-  for name in card['events']['forecasts']:
-    for key in ('csi', 'far', 'fss'):
-      one, other = (np.array(x['events']['forecasts'][name][key], float) for x in (card, before))
-      np.testing.assert_allclose(one, other, rtol=1e-6)
-  if absent := optical_flow.missing():
-    assert card['notes'] == [absent] and absent in (tmp_path / 'score_card.md').read_text()
+def test_without_pysteps_a_note_stands_in_for_its_row(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'pysteps', None)
+  task = types.SimpleNamespace(
+      config=config_files.load(CONFIG), spec=DataSpec(name='s', shape=(16, 16, 1), units='mm'))
+  made = evaluate_fields.Fields(task)
+  assert made.notes == [optical_flow.missing()] and 'pysteps' in made.notes[0]
+  assert made.given(dict(frames=np.zeros((1, 4, 16, 16, 1))), []) == {}
+  assert evaluate_fields.Fields(task, baselines=False).notes == []  # during training
 
 
 @pytest.mark.parametrize('words, name', [
@@ -133,7 +134,6 @@ def test_bad_choices_are_one_line(tmp_path, run):
   for field, value, message in [('scores', 'rain', 'choose one of auto nowcast'),
                                 ('scores', 'weather', 'needs a store with latitudes')]:
     setattr(config.task, field, value)
-    from stp_jax.data.spec import DataSpec
     with pytest.raises(ValueError, match=message):
       evaluate_fields.kind_of(config, DataSpec(name='s', shape=(16, 16, 1)))
   with pytest.raises(ValueError, match='numbers joined by'):

@@ -150,6 +150,7 @@ def test_a_code_reaches_the_threshold_that_it_stands_for():
 def test_scores_of_another_library():
   """The package `scores` (Apache-2.0): contingency tables, and FSS over windows inside."""
   other = pytest.importorskip('scores')
+  spatial = pytest.importorskip('scores.spatial')
   xarray = pytest.importorskip('xarray')
   prediction, truth, _ = _fields(3, (2, 1, 16, 16, 1), 0)
   net = _result(prediction, truth, np.ones(truth.shape, bool),
@@ -166,7 +167,7 @@ def test_scores_of_another_library():
   share = [np.asarray(events.window_sum((x >= 4).astype(np.float32), side))[inner] / side ** 2
            for x in (prediction, truth)]
   fss = 1 - ((share[0] - share[1]) ** 2).sum() / (share[0] ** 2 + share[1] ** 2).sum()
-  theirs = other.spatial.fss_2d(
+  theirs = spatial.fss_2d(
       flat(prediction), flat(truth), event_threshold=4.0, window_size=(side, side),
       spatial_dims=('y', 'x'))
   assert fss == pytest.approx(float(theirs), rel=1e-4)

@@ -160,7 +160,8 @@ def card(
       trained_on=dict(name=spec.name, description=spec.description),
       data=[dict(name=s.name, description=s.meta['description'], licence=s.meta['licence'],
                  path=s.path.name) for s in stores],
-      divisor=spec.divisor, shape=list(spec.shape), clock=task.has_clock,
+      divisor=spec.divisor, shape=list(spec.shape),
+      clock=task.has_clock or all(s.clips[0].time is not None for s in stores),
       parameters=sum(x.size for x in jax.tree.leaves(loaded.variables['params'])),
       splits=scores)
 
@@ -169,6 +170,7 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
   """One window's input, truth and forecast in physical units, for pictures: the most active one."""
   spec, data = task.spec, task.config.data
   found = task.sources(stores, splits, data.eval_stride)
+  rain = field_scores.kind_of(task.config, spec) == 'nowcast' and spec.shape[2] == 1
   # The storm column decides where there is one; otherwise the window in the middle.
   best, window = -np.inf, (0, len(found[0]) // 2)
   if 'kp' in spec.columns:
@@ -178,7 +180,7 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
         level = np.nanmean(source[j]['columns'][task.t_in:, column])
         if level > best:
           best, window = level, (i, j)
-  elif field_scores.kind_of(task.config, spec) == 'nowcast':
+  elif rain:
     window = evaluate_fields.wettest(found, spec)
   source = found[window[0]].only(window[1])
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
@@ -188,10 +190,15 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
   colour = spec.shape[2] == 3 and spec.units == 'of full scale' and 'latitude' not in spec.grid
   shown = slice(None) if colour else 0
   physical = source.store.physical(batch['frames'][0])[:, :rows, :, shown]
+  forecast, units = np.asarray(forecast)[0, :, :rows, :, shown], spec.units
+  if rain:  # as a rate, and only where a radar sees
+    settings = field_scores.settings_of(task.config, spec)
+    physical, units = physical * settings.factor, settings.units
+    forecast = np.where(np.isfinite(physical).any(0), forecast * settings.factor, np.nan)
   return dict(
-      input=physical[:task.t_in], truth=physical[task.t_in:],
-      forecast=np.asarray(forecast)[0, :, :rows, :, shown], times=source.times(0),
-      latitude=spec.grid.get('latitude'), longitude=spec.grid.get('longitude'), units=spec.units)
+      input=physical[:task.t_in], truth=physical[task.t_in:], forecast=forecast,
+      times=source.times(0), latitude=spec.grid.get('latitude'),
+      longitude=spec.grid.get('longitude'), units=units)
 
 
 def evaluate(

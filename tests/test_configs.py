@@ -18,6 +18,9 @@ from stp_jax.models import BACKBONES
 
 IONO, VIDEO, GS2PM = (f'configs/{name}.py' for name in ('iono_mixer', 'video', 'gs2pm'))
 _VIDEO, _GS2PM = (config_files.module(pathlib.Path(path)) for path in (VIDEO, GS2PM))
+_FIELDS = {n: config_files.module(pathlib.Path(f'configs/{n}.py')) for n in ('nowcast', 'weather')}
+_FIELD_SETS = [(n, d) for n, module in _FIELDS.items() for d in module.DATASETS]
+_FIELD_MODELS = _FIELDS['nowcast'].field_models.MODELS
 _DATASETS = list(_VIDEO.presets.DATASETS)
 FUSED = benchmark_table.FUSIONS
 
@@ -91,6 +94,42 @@ def test_every_model_fits_every_video_set(dataset):
 def test_every_model_trains_on_every_video_set(dataset):
   for model, more in itertools.product(_VIDEO.MODELS, ('', ',smoke', ',scale=paper')):
     check(f'{VIDEO}:dataset={dataset},model={model}{more}')
+
+
+@pytest.mark.parametrize('number', range(len(_FIELD_SETS)))
+def test_every_model_fits_some_field(number):
+  """In turns: every model is made for some set, one is traced; all pairs: `pytest -m soak`."""
+  name, dataset = _FIELD_SETS[number]
+  words = f'configs/{name}.py:dataset={dataset},smoke'
+  for model in _FIELD_MODELS[number::len(_FIELD_SETS)]:
+    task = benchmark_table.task_of(config_files.load(f'{words},model={model}'))
+    jax.eval_shape(task.init, jax.random.key(0))
+  check(f'{words},model={("convlstm", "predrnn", "convlstmnet")[number % 3]}')
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize('name, dataset', _FIELD_SETS)
+def test_every_model_trains_on_every_field(name, dataset):
+  for model, more in itertools.product(_FIELD_MODELS, ('', ',smoke', ',scale=paper')):
+    if model != 'lmc' or _FIELDS[name].DATASETS[dataset].channels == 1:  # its requirement
+      check(f'configs/{name}.py:dataset={dataset},model={model}{more}')
+
+
+def test_words_of_fields():
+  task, *_ = build('configs/nowcast.py:dataset=sevir,size=24x40,t_in=3,t_out=2,model=convlstm')
+  assert task.spec.shape == (24, 40, 1) and (task.t_in, task.t_out) == (3, 2)
+  config = config_files.load('configs/nowcast.py:dataset=hko7,thresholds=20+35,neighbourhoods=1+8')
+  events = config.task.events
+  assert (events.thresholds, events.scales, events.full_scale) == ((20, 35), (1, 8), 70)
+  # Where no word closes them, lengths are the set's if a store's clips allow them.
+  assert (config.data.t_in, config.data.t_out) == (0, 0) and config.data.preferred == (5, 15)
+  weather = config_files.load('configs/weather.py:dataset=uv10,scale=paper')
+  assert weather.data.dataset_options.channels == 2 and weather.task.scores == 'weather'
+  assert set(_FIELD_MODELS) >= set(BACKBONES)
+  for words, message in [('nowcast.py:dataset=t2m', 'choose one of knmi'),
+                         ('weather.py:model=none', 'choose one of simvp')]:
+    with pytest.raises(config_files.WordError, match=message):
+      config_files.load(f'configs/{words}')
 
 
 @pytest.mark.parametrize('model', _GS2PM.presets.MODELS)

@@ -45,6 +45,11 @@ def number(value, digits: int = 2, sign: bool = False) -> str:
   return f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
 
 
+def duration(hours: float) -> str:
+  """Hours, or minutes where they are fewer than sixty."""
+  return f'{hours:g} h' if hours >= 1 else f'{60 * hours:.3g} min'
+
+
 def clock(card: dict, scores: dict) -> bool:
   """Whether lead times are hours; frames without a clock are counted (`clock`, cadence 0)."""
   return bool(card.get('clock', True) and scores['cadence_hours'])

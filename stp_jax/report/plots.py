@@ -134,9 +134,7 @@ def maps(path: pathlib.Path, card: Mapping, example: Mapping) -> pathlib.Path:
       image = frame.draw(grid[i, j], values[lead], left=j == 0, bottom=i == 2, **look)
       if i == 0:
         grid[i, j].set_title(when(example, lead, cadence), fontsize=9)
-    grid[i, 0].annotate(
-        name, (-0.36, 0.5), xycoords='axes fraction', rotation=90,
-        va='center', ha='center', fontsize=11, fontweight='bold')
+    grid[i, 0].set_ylabel(f'{name}\n{grid[i, 0].get_ylabel()}', fontsize=9)
     if i == 1 and not scales.colour:
       figure.colorbar(_mappable(scales.value), ax=list(grid[:2].flat), label=unit('', units),
                       fraction=0.05, pad=0.01)

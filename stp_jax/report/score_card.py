@@ -49,7 +49,8 @@ def _facts(card: Mapping) -> list[str]:
       ('trained on', ('SIMULATED: ' if _says_simulated(trained) else '')
        + trained.get('name', '-')),
       ('input, forecast', f'{card.get("t_in", "-")} frames, {card.get("t_out", "-")} frames'
-       + (f', one every {cadence:g} h' if cadence and card.get('clock', True) else '')),
+       + (f', one every {names.duration(cadence)}' if cadence and card.get('clock', True)
+          else '')),
       ('channels', f'{len(channels)}: {" ".join(channels)}' if channels else '-'),
       ('future forcings', f'{mode}: {FORCINGS.get(mode, "")}' if mode else
        'none are fed, only the image'),
@@ -62,7 +63,7 @@ def _facts(card: Mapping) -> list[str]:
 def _columns(card: Mapping, scores: Mapping) -> tuple[list[str], str, list[int]]:
   """Column titles, and which entries of `by_day` or `by_lead` they show."""
   leads, size = scores['leads'], scores['frames_per_day']
-  if names.clock(card, scores) and size < leads <= 10 * size:
+  if names.clock(card, scores) and 1 < size < leads <= 10 * size:
     days = range(math.ceil(leads / size))
     return [f'day {i + 1}' for i in days], 'by_day', list(days)
   shown = sorted({0, (leads - 1) // 2, leads - 1})

@@ -33,6 +33,7 @@ def radar(kind: str, factor: float = 1.0) -> dict:
   levels = np.array(_LEVELS[kind]) / factor
   colours = matplotlib.colors.ListedColormap(_RADAR[1:-1]).with_extremes(
       under=_RADAR[0], over=_RADAR[-1])
+  colours.colorbar_extend = 'max'
   return dict(cmap=colours, norm=matplotlib.colors.BoundaryNorm(levels, len(_RADAR) - 2))
 
 

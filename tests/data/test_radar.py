@@ -6,34 +6,10 @@ import pytest
 from stp_jax import prepare as cli
 from stp_jax.data import clip_writer, radar, radar_files, resize
 from stp_jax.data.clip_store import StoreError, assert_disjoint
+from tests.data.knmi_files import field as _field
+from tests.data.knmi_files import write as _knmi
 
-h5py = pytest.importorskip('h5py')
 netCDF4 = pytest.importorskip('netCDF4')
-_MONTHS = 'JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC'.split()
-
-
-def _field(seed, size):
-  return np.random.default_rng(seed).integers(0, 300, size).astype(np.uint16)
-
-
-def _knmi(folder, time, *, size=(8, 12), missing=True, formula='GEO=0.01*PV+0.0', seed=0):
-  """A file in KNMI's layout; returns its pixels."""
-  end = np.datetime64(time, 'm')
-  raw = _field(seed, size)
-  raw[:, -2:] = 65535 if missing else 7
-  word = lambda t: np.bytes_(f'{str(t)[8:10]}-{_MONTHS[int(str(t)[5:7]) - 1]}-{str(t)[:4]};'
-                             f'{str(t)[11:]}:00.000')
-  name = folder / f'RAD_NL25_{str(end).replace(":", "")}.h5'
-  with h5py.File(name, 'w') as file:
-    overview = file.create_group('overview').attrs
-    overview['product_datetime_start'] = [word(end - np.timedelta64(5, 'm'))]
-    overview['product_datetime_end'] = [word(end)]
-    file['image1/image_data'] = raw
-    file['image1'].attrs['image_geo_parameter'] = np.bytes_('ACCUMULATED_PRECIPITATION_[MM]')
-    told = file.create_group('image1/calibration').attrs
-    told['calibration_formulas'] = np.bytes_(formula)
-    told['calibration_missing_data'] = told['calibration_out_of_image'] = [65535]
-  return raw
 
 
 def _bom(folder, time, *, size=(6, 6), south_first=False, seed=0):
@@ -112,6 +88,10 @@ def test_crop_block_and_size(tmp_path):
   assert mm.shape == (3, 4) and np.isnan(mm[:, -1]).all()
   part = fields[0][2:8, 4:10].astype(float).reshape(3, 2, 3, 2).mean((1, 3)) * 0.01
   np.testing.assert_allclose(mm[:, :3], part, atol=0.0011)
+  # Pixels know where they are: 2 km wide, from row 2 and column 4 of the file's.
+  grid = store.meta['grid']
+  assert grid['x'] == [5, 7, 9, 11] and grid['y'] == [-3653, -3655, -3657]
+  assert (grid['xy_units'], grid['pixel_km']) == ('km', 2) and '+proj=stere' in grid['projection']
   sized = radar.prepare(in_dir=tmp_path / 'in', out=tmp_path / 't', split='train', size='16x24')
   assert sized.frames(0).shape == (2, 16, 24, 1)
   raw = np.full((1, 4, 4, 1), 65535, np.uint16)

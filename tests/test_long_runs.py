@@ -28,8 +28,8 @@ def _resident() -> float:
 @pytest.mark.soak
 def test_five_thousand_steps_grow_nothing(tmp_path, monkeypatch):
   store = stores.make(tmp_path / 's')
-  monkeypatch.setattr(sharding, 'make_mesh', lambda *_, mesh=sharding.make_mesh(
-      1, 1, devices=jax.devices()[:1]), **__: mesh)
+  mesh = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
+  monkeypatch.setattr(sharding, 'make_mesh', lambda *_, **__: mesh)
   config = config_files.load(
       f'configs/iono_mixer.py:smoke,model=convlstm,channels=4,t_in=2,t_out=2,steps={STEPS}',
       dict(log_every='50', checkpoint_every='100', eval_every='500'))

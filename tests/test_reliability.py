@@ -132,7 +132,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(store, run):
         sys.exit('stp_jax: ' + str(error))
     ''')
     return subprocess.run([sys.executable, '-c', code], cwd=processes.ROOT, capture_output=True,
-                          text=True, timeout=200, env=processes.environment(8))
+                          text=True, timeout=200,
+                          # Cut off files must not stay in a cache that others use.
+                          env=processes.environment(8, JAX_ENABLE_COMPILATION_CACHE='false'))
   before = losses(run)
   done = limited(20_000)  # the text files still fit, arrays do not
   assert done.returncode == 1, done.stdout + done.stderr

@@ -8,7 +8,8 @@ _HEAD = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) .*\{$')
 _CALLED = re.compile(
     r'(?:body|condition|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)')
 _LISTED = re.compile(r'(?:branch_computations|called_computations|calls)=\{([^}]*)\}')
-_COLLECTIVE = re.compile(rf' ({"|".join(COLLECTIVES)})(?:-start)?\(')
+_COLLECTIVE = re.compile(rf'= (.*?) ({"|".join(COLLECTIVES)})(?:-start)?\(')
+_SHAPE = re.compile(r'\w+\[[\d,]*\]')
 _NAME = re.compile(r'op_name="([^"]*)"')
 
 
@@ -29,7 +30,7 @@ def _calls(line: str) -> list[str]:
 
 
 def collectives(text: str) -> tuple[list[str], list[str]]:
-  """`(inside loops, outside)`: a line 'kind: name of the operation' for each collective.
+  """`(inside loops, outside)`: a line 'kind shapes: name of the operation' for each collective.
 
   Args:
     text: of a compiled module, `compiled.as_text()`.
@@ -49,6 +50,7 @@ def collectives(text: str) -> tuple[list[str], list[str]]:
       kind = _COLLECTIVE.search(line)
       if kind:
         operation = _NAME.search(line)
+        shapes = ' '.join(_SHAPE.findall(kind[1]))
         (inside if name in looped else outside).append(
-            f'{kind[1]}: {operation[1] if operation else line.strip()[:80]}')
+            f'{kind[2]} {shapes}: {operation[1] if operation else line.strip()[:80]}')
   return inside, outside

@@ -21,11 +21,13 @@ BREAKS = dict(
     uneven=('stp_jax/data/pipeline.py', "batch['mask'] = np.array([r < len(where) for r in rows]",
             "batch['mask'] = np.array([True for r in rows]",
             'tests/data/test_pipeline.py::test_every_window_once_and_a_padded_tail'),
-    position=('stp_jax/checkpoint.py', "iterator.seek(read_info(path)", "(lambda _: 0)(read_info(path)",
+    position=('stp_jax/checkpoint.py', 'iterator.seek(read_info(path)',
+              '(lambda _: 0)(read_info(path)',
               'tests/test_train.py::test_nine_steps_equal_six_and_three_bit_for_bit'),
     sigterm=('stp_jax/cluster.py', '      return self.received\n', '      return False\n',
              'tests/test_train.py::test_sigterm_saves_and_asks_for_a_requeue'),
-    preemption=('stp_jax/cluster.py', 'self._alone = jax.process_count() == 1', 'self._alone = True',
+    preemption=('stp_jax/cluster.py', 'self._alone = jax.process_count() == 1',
+                'self._alone = True',
                 'tests/test_processes.py::test_two_processes_stopped_and_continued_on_one'),
     checksum=('stp_jax/checkpoint_health.py', 'if _checksum(file) != check:', 'if False:',
               'tests/test_reliability.py::test_a_damaged_checkpoint_gives_way_to_the_one_before'
@@ -33,7 +35,8 @@ BREAKS = dict(
     size=('stp_jax/checkpoint_health.py', "return f'{file} has {file.stat().st_size} bytes",
           "pass; f'{file} has {file.stat().st_size} bytes",
           'tests/test_reliability.py::test_inspect_tells_steps_shapes_config_and_versions'),
-    half=('stp_jax/checkpoint_health.py', 'lines += remove_halves(workdir) if repair else []', 'pass',
+    half=('stp_jax/checkpoint_health.py', 'lines += remove_halves(workdir) if repair else []',
+          'pass',
           'tests/test_reliability.py::test_a_half_written_checkpoint_is_removed_and_named'),
     full_disk=('stp_jax/checkpoint_health.py', '  except Exception as error:\n    # Orbax',
                '  except ZeroDivisionError as error:\n    # Orbax',
@@ -67,7 +70,8 @@ BREAKS = dict(
          'tests/data/test_untrusted.py::test_an_array_larger_than_its_file_is_refused'),
     pickles=('stp_jax/convert/torch_checkpoint.py', 'weights_only=True', 'weights_only=False',
              'tests/data/test_untrusted.py::test_a_torch_file_that_runs_code_is_refused'),
-    paths=('stp_jax/data/clip_store.py', "      _check_names([*self.streams", "      list([*self.streams",
+    paths=('stp_jax/data/clip_store.py', '      _check_names([*self.streams',
+           '      list([*self.streams',
            'tests/data/test_untrusted.py::test_a_store_that_points_elsewhere_is_refused'),
     lengths=('stp_jax/data/tfrecord.py', '  if size > left:\n', '  if False:\n',
              'tests/data/test_untrusted.py::test_a_record_of_absurd_length_is_refused'))
@@ -96,7 +100,8 @@ def main(names: list[str]) -> int:
   for name in names or BREAKS:
     good, last = broken(name)
     failed += not good
-    print(f'{name:12} {"caught" if good else "NOT CAUGHT"}  {BREAKS[name][3]}  ({last})', flush=True)
+    print(f'{name:12} {"caught" if good else "NOT CAUGHT"}  {BREAKS[name][3]}  ({last})',
+          flush=True)
   return 1 if failed else 0
 
 

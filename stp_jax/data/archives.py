@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -32,8 +34,13 @@ def check_npz(path: str | pathlib.Path) -> None:
                            f'{member.file_size:,}; refused')
         with archive.open(member) as file:
           _check_header(file, member.file_size, where)
+  except FileNotFoundError as error:
+    raise StoreError(f'{path}: no such file') from error
+  except StoreError:
+    raise
+  # What zipfile lets through of a damaged archive: seeks before the file's beginning, odd text.
   except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError,
-          OverflowError) as error:
+          OverflowError, OSError, ValueError, zlib.error, struct.error) as error:
     raise StoreError(f'{path}: a damaged archive ({error}); copy it again') from error
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import pickle
+import resource
 import shutil
 import struct
 import tracemalloc
@@ -215,19 +216,17 @@ def _fuzz(kind, folder, examples):
     except (ValueError, EOFError, zipfile.BadZipFile) as error:  # StoreError is one
       assert '\n' not in str(error) or kind == 'npz'
 
-  tracemalloc.start()
-  try:
-    run()
-    assert tracemalloc.get_traced_memory()[1] < _MEMORY
-  finally:
-    tracemalloc.stop()
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  run()
+  # KiB; what is allocated and never touched counts neither here nor in a container's limit.
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10
   # The seed itself is read: what is refused is refused for what was changed.
   assert accepted
 
 
 @pytest.mark.parametrize('kind', _READERS)
 def test_fuzzed_files_are_errors(kind, tmp_path):
-  _fuzz(kind, tmp_path, 60 if kind == 'ionex' else 200)
+  _fuzz(kind, tmp_path, 200 if kind == 'ionex' else 600)
 
 
 @pytest.mark.soak

@@ -209,6 +209,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                       help=f'published configurations: {" | ".join(benchmark_table.TABLES)}')
   parser.add_argument('--remat', default='', help='config file with words: its step under each '
                       'policy of rematerialisation, memory against time')
+  parser.add_argument('--plan', nargs='?', const='step', default='', choices=['step', 'state'],
+                      help='bytes a device of the published configurations, or of --config; '
+                      'state: without compiling')
+  parser.add_argument('--devices', default='1,8,64', help='with --plan: numbers of devices')
   parser.add_argument('--count-only', action='store_true', help='with --table: measure nothing')
   parser.add_argument('--parts', default=','.join(PARTS), help=f'of {", ".join(PARTS)}')
   parser.add_argument('--paper', action='store_true', help='the published sizes')
@@ -222,6 +226,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
   args = parser.parse_args(argv)
   measure = lambda name, model, shape: model_row(
       name, model, shape=shape, batch=args.batch, rounds=args.rounds)
+  if args.plan:
+    from stp_jax import benchmark_plan
+    try:
+      return benchmark_plan.run(args.config, [int(n) for n in args.devices.split(',')],
+                                args.plan == 'step', args.json)
+    except ValueError as error:
+      sys.exit(f'benchmark: {error}')
   if args.table:
     return benchmark_table.run(args.config, table=args.table, count_only=args.count_only,
                                as_json=args.json, measure=measure)

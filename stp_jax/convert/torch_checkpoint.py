@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from stp_jax.data import archives
+
 # Where trainers put the weights, tried in order; a bare state_dict has none of these.
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 _LIGHTNING = 'pytorch-lightning_version'
@@ -128,6 +130,7 @@ def load(path: str | pathlib.Path) -> TorchCheckpoint:
     raise CheckpointError(f'{path}: no such file')
   if path.suffix == '.npz':
     try:
+      archives.check_npz(path)
       with np.load(path, allow_pickle=False) as file:
         tree: object = dict(file)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 import resource
 import zlib
 from collections.abc import Iterable, Sequence
@@ -53,6 +54,13 @@ class StoreError(ValueError):
   """A store that cannot be written or read; the message names the file and the cure."""
 
 
+def _check_names(names: Iterable[str]) -> None:
+  """Refuses a name that leads out of the store's folder."""
+  for name in names:
+    if not re.fullmatch(r'[A-Za-z0-9_.+-]+', name) or name.startswith('.'):
+      raise StoreError(f'{name!r} is no name of a stream or file; refused')
+
+
 def checksum(path: pathlib.Path) -> int:
   value = 0
   with path.open('rb') as file:
@@ -83,18 +91,30 @@ class ClipStore:
     try:
       self.meta = json.loads((self.path / 'meta.json').read_text())
       version = self.meta['version']
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise StoreError(f'{self.path}/meta.json: unreadable ({error}); prepare it again') from error
     if version != VERSION:
       raise StoreError(
           f'{self.path}: store version {version}, this stp_jax reads {VERSION}; prepare it again')
-    self.name: str = self.meta['name']
-    self.cadence_hours: float = self.meta['cadence_hours']
-    self.streams = {
-        k: Stream(**dict(s, shape=tuple(s['shape']))) for k, s in self.meta['streams'].items()}
-    self.forcings = [Forcing(**f) for f in self.meta['forcings']]
-    self.clips = clip_table.read(self.path / 'clips.json')
-    self.splits = sorted(self.clips.splits)
+    try:
+      self.name: str = self.meta['name']
+      self.cadence_hours: float = self.meta['cadence_hours']
+      self.streams = {
+          k: Stream(**dict(s, shape=tuple(s['shape']))) for k, s in self.meta['streams'].items()}
+      self.forcings = [Forcing(**f) for f in self.meta['forcings']]
+      _check_names([*self.streams, *self.meta.get('checksum', {})])
+    except StoreError as error:
+      raise StoreError(f'{self.path}/meta.json: {error}') from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+      raise StoreError(f'{self.path}/meta.json: not a store\'s ({type(error).__name__}: '
+                       f'{str(error)[:120]}); prepare it again') from error
+    try:
+      self.clips = clip_table.read(self.path / 'clips.json')
+      self.splits = sorted(self.clips.splits)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError,
+            RecursionError) as error:
+      raise StoreError(f'{self.path}/clips.json: unreadable ({type(error).__name__}: '
+                       f'{str(error)[:120]}); prepare it again') from error
     self._maps: dict[tuple[str, int], np.ndarray] = {}
 
   def __repr__(self):  # Grain writes the source's repr into its checkpoints.
@@ -110,7 +130,7 @@ class ClipStore:
       file, spec = self.path / f'{stream}-{number:05d}.npy', self.streams[stream]
       try:
         array = np.load(file, mmap_mode='r')
-      except (OSError, ValueError) as error:
+      except (OSError, ValueError, EOFError, OverflowError) as error:
         raise StoreError(f'{file}: {error}; prepare the store again') from error
       if array.shape[1:] != spec.shape or array.dtype != np.dtype(spec.dtype):
         raise StoreError(f'{file}: {array.dtype}{list(array.shape)} is not what meta.json says')
@@ -122,7 +142,10 @@ class ClipStore:
 
   @functools.cached_property
   def _columns(self) -> dict[str, np.ndarray]:
-    return {name: np.load(self.path / f'{name}.npy') for name in FORCING_FILES}
+    try:
+      return {name: np.load(self.path / f'{name}.npy') for name in FORCING_FILES}
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+      raise StoreError(f'{self.path}: forcings: {error}; prepare the store again') from error
 
   def frames(self, clip: int, start: int = 0, length: int | None = None, stream: str = 'frames'):
     """Raw frames `[length, H, W, C]` of a clip, a read-only view of the memory map."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stp_jax.data import archives
 from stp_jax.data import folder_clips as clips
 from stp_jax.data import folder_layout as layouts
 from stp_jax.data.clip_store import StoreError
@@ -65,6 +66,7 @@ def _open_hdf5(path: pathlib.Path, name: str) -> Iterator[Any]:
 def _npy(path: pathlib.Path, variable: str) -> dict[str, Callable]:
   if path.suffix.lower() == '.npy':
     return {'': functools.partial(_open_npy, path)}
+  archives.check_npz(path)
   with np.load(path, allow_pickle=False) as file:
     names = file.files
     if len(names) != 1:  # their shapes decide, or are listed

@@ -1,0 +1,131 @@
+"""What fits where: `python -m stp_jax.benchmark --plan [--config=FILE:WORDS] [--devices=1,8,64]`.
+
+Bytes of a training step on one device, for every published configuration, without allocating any
+of it: parameters and optimizer's state by abstract evaluation and the sharding rule (`fsdp` over
+all devices), the rest by XLA's memory analysis of the step compiled for so many pretended devices.
+The batch is the configuration's, or the next multiple of the devices.
+
+`--plan=state` leaves the compiling out: seconds. XLA's numbers are those of the platform that
+compiles: on a CPU they are a guide to an accelerator's, not a promise.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from stp_jax import benchmark_table, optimizers, sharding, train
+from stp_jax import config as configs
+from stp_jax.tasks import forecast
+
+MIB = 2 ** 20
+
+
+def published() -> dict[str, str]:
+  """Label -> config file and words of every configuration with `scale=paper`, and GS2PM's sizes."""
+  return {name: words for table in benchmark_table.TABLES.values() for name, words in table.items()}
+
+
+def row(label: str, path: str, devices: int, compiled: bool) -> dict[str, Any]:
+  """Bytes per device of one configuration; needs `devices` devices to exist in this process.
+
+  Returns:
+    config, devices, batch, parameters, params_mib, optimizer_mib, state_mib, batch_mib and, where
+    compiled, arguments_mib, temporary_mib, peak_mib; all per device.
+  """
+  config = configs.load(path)
+  task = benchmark_table.task_of(config)
+  if not isinstance(task, forecast.Forecast):
+    raise ValueError(f'{path}: --plan knows forecast and masked tasks, not {config.task.name}')
+  size = -(-config.data.batch_size // devices) * devices
+  mesh = sharding.make_mesh(1, devices, devices=jax.devices()[:devices])
+  tx, schedule = optimizers.make(config.optimizer, 1000, 100, task.label)
+  shapes = jax.eval_shape(train.make_init(task, tx, config.optimizer.ema_decay > 0, 0))
+  where = sharding.state_shardings(mesh, shapes)
+  held = lambda name: sharding.bytes_per_device(
+      getattr(shapes, name), getattr(where, name)) / MIB
+  lead = size, task.length
+  batch = dict(frames=jax.ShapeDtypeStruct((*lead, *task.spec.shape), task.spec.dtype))
+  if task.spec.columns:
+    batch['forcings'] = jax.ShapeDtypeStruct((*lead, len(task.spec.columns)), jnp.float32)
+  result = dict(
+      config=label, devices=devices, batch=size,
+      parameters=sum(x.size for x in jax.tree.leaves(shapes.params)),
+      params_mib=round(held('params'), 2), optimizer_mib=round(held('opt_state'), 2),
+      state_mib=round(sharding.bytes_per_device(shapes, where) / MIB, 2),
+      batch_mib=round(sum(math.prod(x.shape) * x.dtype.itemsize for x in batch.values())
+                      / devices / MIB, 3))
+  if not compiled:
+    return result
+  if task.needs_climatology:
+    raise ValueError(f'{path}: anchor=climatology reads tables of the data; --plan reads none')
+  split = sharding.batch_sharding(mesh)
+  step = jax.jit(
+      train.make_train_step(task, tx, schedule, config.optimizer.ema_decay, mesh,
+                            config.optimizer.accumulate),
+      static_argnums=2, in_shardings=(where, split),
+      out_shardings=(where, sharding.replicated(mesh)), donate_argnums=0)
+  memory = step.lower(shapes, batch, task.stage(0)).compile().memory_analysis()
+  peak = (memory.argument_size_in_bytes + memory.temp_size_in_bytes
+          + memory.output_size_in_bytes - memory.alias_size_in_bytes)
+  return result | dict(
+      arguments_mib=round(memory.argument_size_in_bytes / MIB, 1),
+      temporary_mib=round(memory.temp_size_in_bytes / MIB, 1), peak_mib=round(peak / MIB, 1))
+
+
+def _elsewhere(jobs: Sequence[tuple[str, str]], devices: int, compiled: bool
+               ) -> Iterable[dict[str, Any]]:
+  """Rows from a process of its own, which pretends to have so many CPU devices."""
+  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'
+  code = ('import json, sys\nfrom stp_jax import benchmark_plan\n'
+          'for label, path in json.loads(sys.argv[1]):\n'
+          '  try:\n    row = benchmark_plan.row('
+          'label, path, int(sys.argv[2]), sys.argv[3] == "1")\n'
+          '  except ValueError as error:\n    row = dict(error=str(error))\n'
+          '  print(json.dumps(row), flush=True)\n')
+  with subprocess.Popen(
+      [sys.executable, '-c', code, json.dumps(jobs), str(devices), str(int(compiled))],
+      stdout=subprocess.PIPE, text=True,
+      env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}) as process:
+    try:
+      for line in process.stdout:
+        yield json.loads(line)
+    finally:
+      process.kill()
+  if process.returncode not in (0, -9):
+    raise ValueError(f'--plan on {devices} devices: its process ended with {process.returncode}')
+
+
+def run(named: Sequence[str], devices: Sequence[int], compiled: bool, as_json: bool
+        ) -> dict[str, Any]:
+  """Prints a table or JSON, and returns it.
+
+  Raises:
+    ValueError: a configuration that is no forecast.
+  """
+  jobs = [(n, n) for n in named] or list(published().items())
+  rows: dict[str, list[dict[str, Any]]] = {label: [] for label, _ in jobs}
+  with tqdm(total=len(jobs) * len(devices), desc='plan', unit='config') as bar:
+    for count in devices:
+      for label_row in _elsewhere(jobs, count, compiled):
+        if 'error' in label_row:
+          raise ValueError(label_row['error'])
+        rows[label_row['config']].append(label_row)
+        bar.update()
+  result = dict(jax=jax.__version__, plan=[r for group in rows.values() for r in group])
+  if as_json:
+    print(json.dumps(result))
+    return result
+  names = [n for n in result['plan'][0] if n != 'config']
+  print('| config | ' + ' | '.join(n.replace('_', ' ') for n in names) + ' |')
+  print('|---|' + '--:|' * len(names))
+  for r in result['plan']:
+    print(f'| {r["config"]} | ' + ' | '.join(f'{r[n]:,}' for n in names) + ' |')
+  return result

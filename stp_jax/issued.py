@@ -18,7 +18,8 @@ def calendar_columns(spec, times: np.ndarray) -> np.ndarray:
   """`[T, F]`: calendar columns at these times, NaN in all other columns."""
   calendar = dict(zip(indices.CALENDAR, indices.calendar(times).T))
   nothing = np.full(len(times), np.nan)
-  return np.stack([calendar.get(c, nothing) for c in spec.columns], 1)
+  found = [calendar.get(c, nothing) for c in spec.columns]
+  return np.stack(found, 1) if found else np.zeros((len(times), 0))
 
 
 def issue(predictor: 'Predictor', store: clip_store.ClipStore, issue_time: str, *,

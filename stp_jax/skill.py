@@ -31,6 +31,7 @@ from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_writer import write_json
 from stp_jax.metrics import baselines, skill
 
+FEWEST = 30  # windows: with fewer of them the config's stride gives way to every start
 _DRIVERS = ('kp', 'ap', 'dst', 'f107')
 
 
@@ -109,9 +110,13 @@ def _batches(found, spec, data, t_in, limit) -> Iterator[tuple[dict, np.ndarray,
 def measure(
     runs: Sequence[str], *, store: Sequence[str] = (), split: Sequence[str] = (), limit: int = 0,
     members: int = 0, c1pg: str = '', c2pg: str = '', iri: bool = False, raw: bool = False,
-    future_forcings: str = '', batch_size: int = 0, progress: bool = True,
+    future_forcings: str = '', batch_size: int = 0, stride: int = 0, progress: bool = True,
 ) -> dict:
   """The skill card of a run or an ensemble, see the module.
+
+  Args:
+    runs, store, split, limit, members, c1pg, c2pg, iri: see the module. stride: frames between
+      issue times; 0: the config's, or 1 where that leaves fewer than FEWEST windows.
 
   Returns:
     Plain JSON: `forecasts` {name: {group: {days, frames' pixels, plain and `cos_` scores,
@@ -135,7 +140,9 @@ def measure(
   splits = tuple(split) or tuple(
       s for s in config.data.test_splits if any(s in t.splits for t in stores))
   fitted = evaluate.baselines_of(runs[0], task, config)
-  found = task.sources(stores, splits, config.data.eval_stride)
+  found = task.sources(stores, splits, stride or config.data.eval_stride)
+  if not stride and sum(map(len, found)) < FEWEST:
+    found = task.sources(stores, splits)
   forecast = _forecasts(predictors, members, task, fitted)
   t_in, cadence, shape = task.t_in, spec.cadence_hours, spec.shape[:2]
   width = int(spec.grid.get('columns', shape[1]))  # padding columns are no part of the Earth
@@ -227,6 +234,8 @@ def arguments() -> argparse.ArgumentParser:
   add('--c2pg', default='', help='the same, two days ahead')
   add('--iri', action='store_true', help='compare with IRI (PyIRI)')
   add('--limit', type=int, default=0, help='at most so many windows, evenly spread; 0 = all')
+  add('--stride', type=int, default=0, help="frames between issue times; default: the config's "
+      f'eval_stride, or 1 where that leaves fewer than {FEWEST} windows')
   add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
   add('--future-forcings', default='', help='persist | observed | forecast | none')
   add('--raw', action='store_true', help='parameters as trained instead of their average')
@@ -244,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = measure(
         runs, store=[s for s in args.store.split(',') if s],
         split=[s for s in args.split.split('+') if s], limit=args.limit, members=args.members,
-        c1pg=args.c1pg, c2pg=args.c2pg, iri=args.iri, raw=args.raw,
+        stride=args.stride, c1pg=args.c1pg, c2pg=args.c2pg, iri=args.iri, raw=args.raw,
         future_forcings=args.future_forcings, batch_size=args.batch_size)
     from stp_jax.report import skill_card
     out.mkdir(parents=True, exist_ok=True)

@@ -149,9 +149,9 @@ def of_past(predictor, store: clip_store.ClipStore, issue_time: np.datetime64, *
   spec = data_spec.for_stores(predictor.spec, [store], predictor.spec.columns, str(store.path))
   length = predictor.t_in + predictor.t_out
   windows = store.windows(store.splits, length)
-  times = [store.clips[c].times(store.cadence_hours) for c, _ in windows.tolist()]
-  over = [t is not None and t[start + length - 1] <= issue_time
-          for t, (_, start) in zip(times, windows.tolist())]
+  times = [clip.times(store.cadence_hours) for clip in store.clips]
+  over = [times[clip] is not None and times[clip][start + length - 1] <= issue_time
+          for clip, start in windows.tolist()]
   if sum(over) < FEWEST:
     return None
   source = pipeline.WindowSource(store, windows[np.array(over)], length, spec)

@@ -55,7 +55,8 @@ def write(out, result: Mapping, card: Mapping) -> None:
     out.mkdir(exist_ok=True)
     for old in out.glob('*_GIM.INX'):  # of another issue time: its name would stay
       old.unlink()
-    for path in folder.iterdir():
+    # The arrays last: where they lie, the forecast is whole.
+    for path in sorted(folder.iterdir(), key=lambda p: p.name == 'forecast.npz'):
       target = out / path.name
       if target.is_dir():
         shutil.rmtree(target)

@@ -66,8 +66,8 @@ def run(args) -> int:
     predict.forecast(runs, store, str(newest), place, raw=args.raw, members=args.members,
                      rms=args.rms)
     print(f'{place}: {first.t_out} maps, issued {newest} UT')
-  rows = [r for folder in sorted((desk / 'forecasts').iterdir())
-          for r in _scored(folder, store, desk / 'files', args, cadence)]
+  issued = [f for f in sorted((desk / 'forecasts').iterdir()) if f.name[:1].isdigit()]
+  rows = [r for folder in issued for r in _scored(folder, store, desk / 'files', args, cadence)]
   path = desk / 'ledger.csv'
   added, total = ledger.update(path, rows)
   print(f'{path}: {total} rows, {added} of them new')

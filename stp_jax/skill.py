@@ -25,13 +25,13 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from stp_jax import ensemble, evaluate, predict, tasks
+from stp_jax import ensemble, evaluate, predict, skill_sums, tasks
 from stp_jax.data import clip_store, datasets, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_writer import write_json
 from stp_jax.metrics import baselines, skill
 
-_BINS = (0.25, 0.5, 1, 2, 4, 8)  # TECU: borders of the ensemble's spread
+FEWEST = 30  # windows: with fewer of them the config's stride gives way to every start
 _DRIVERS = ('kp', 'ap', 'dst', 'f107')
 
 
@@ -96,40 +96,6 @@ def _forecasts(predictors, members: int, task, fitted):
   return lambda batch, key: compiled(variables, fitted, batch, key)
 
 
-class _Groups:
-  """Adds the sums of a batch to all groups that its frames belong to."""
-
-  def __init__(self, table: skill.Table, spec):
-    self._table, self._cadence = table, spec.cadence_hours
-    height, self._width = spec.shape[:2]
-    self._longitude, self._weights = spec.grid.get('longitude'), spec.row_weights
-    self._bands = skill.band_matrix(spec.grid.get('latitude', np.zeros(height)), height)
-    self._sums = jax.jit(skill.sums)
-
-  def begin(self, truth, times: np.ndarray, frames: dict[str, np.ndarray]) -> None:
-    """A batch: truth `[B, T, H, W]`, its times `[B, T]`, `{group: [B, T] bool}`."""
-    self._truth, self._frames = truth, frames
-    self._days = times.astype('datetime64[D]').astype(int)
-    self._slots = skill.time_matrix(times, self._longitude, self._width)
-
-  def add(self, name: str, prediction, valid: np.ndarray, by_lead: bool = True) -> None:
-    """Adds a forecast `[B, T, H, W]` over the pixels `valid`."""
-    values = np.asarray(self._sums(
-        prediction, self._truth, valid, self._weights, self._bands, self._slots), np.float64)
-    whole, size = values.sum((2, 3)), max(1, round(24 / self._cadence))
-    for b, t in np.argwhere(whole[..., 0] > 0).tolist():
-      day = int(self._days[b, t])
-      groups = ['all', f'day {t // size + 1}', *(g for g, v in self._frames.items() if v[b, t])]
-      if by_lead:
-        groups.append(f'lead {(t + 1) * self._cadence:g} h')
-      for group in groups:
-        self._table.add(name, group, day, whole[b, t])
-      for k, band in enumerate(skill.BANDS):
-        self._table.add(name, band, day, values[b, t, k].sum(0))
-      for k, slot in enumerate(skill.TIMES):
-        self._table.add(name, slot, day, values[b, t, :, k].sum(0))
-
-
 def _batches(found, spec, data, t_in, limit) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
   """Evaluation batches, their windows' times `[B, T]`, and which rows count."""
   where = [(s, j) for s in found for j in range(len(s))]
@@ -144,9 +110,13 @@ def _batches(found, spec, data, t_in, limit) -> Iterator[tuple[dict, np.ndarray,
 def measure(
     runs: Sequence[str], *, store: Sequence[str] = (), split: Sequence[str] = (), limit: int = 0,
     members: int = 0, c1pg: str = '', c2pg: str = '', iri: bool = False, raw: bool = False,
-    future_forcings: str = '', batch_size: int = 0, progress: bool = True,
+    future_forcings: str = '', batch_size: int = 0, stride: int = 0, progress: bool = True,
 ) -> dict:
   """The skill card of a run or an ensemble, see the module.
+
+  Args:
+    runs, store, split, limit, members, c1pg, c2pg, iri: see the module. stride: frames between
+      issue times; 0: the config's, or 1 where that leaves fewer than FEWEST windows.
 
   Returns:
     Plain JSON: `forecasts` {name: {group: {days, frames' pixels, plain and `cos_` scores,
@@ -170,16 +140,18 @@ def measure(
   splits = tuple(split) or tuple(
       s for s in config.data.test_splits if any(s in t.splits for t in stores))
   fitted = evaluate.baselines_of(runs[0], task, config)
-  found = task.sources(stores, splits, config.data.eval_stride)
+  found = task.sources(stores, splits, stride or config.data.eval_stride)
+  if not stride and sum(map(len, found)) < FEWEST:
+    found = task.sources(stores, splits)
   forecast = _forecasts(predictors, members, task, fitted)
   t_in, cadence, shape = task.t_in, spec.cadence_hours, spec.shape[:2]
   width = int(spec.grid.get('columns', shape[1]))  # padding columns are no part of the Earth
   table = skill.Table()
-  groups = _Groups(table, spec)
+  groups = skill_sums.Groups(table, spec)
   past = _Series(stores)
   code = {name: _Series([clip_store.ClipStore(path)])
           for name, path in (('c1pg', c1pg), ('c2pg', c2pg)) if path}
-  together = _Together(t_out=task.t_out)
+  together = skill_sums.Together(t_out=task.t_out)
   names = [c for c in _DRIVERS if c in spec.columns and c not in spec.filled]
   every = sum(map(len, found))
   total = min(limit or every, every)
@@ -219,48 +191,6 @@ def measure(
         together.add(np.asarray(stack), np.asarray(truth), valid, spec.row_weights)
       bar.update(int(counts.sum()))
   return _card(first, spec, config, splits, stores, runs, table, together, members, total)
-
-
-class _Together:
-  """CRPS, spread and error of an ensemble, by lead and by spread."""
-
-  def __init__(self, t_out: int):
-    self.partial: set[str] = set()
-    self.by_lead = np.zeros((t_out, 5))  # weight, crps, variance, squared error, crps of the mean
-    self.by_spread = np.zeros((len(_BINS) + 1, 3))  # pixels, variance, squared error
-    self.members = 0
-
-  def add(self, stack: np.ndarray, truth: np.ndarray, valid: np.ndarray, weights: np.ndarray):
-    self.members = len(stack)
-    there = valid & np.isfinite(truth) & (weights > 0)[:, None]
-    weight = there * weights[:, None].astype(np.float64)
-    known = np.where(there, truth, 0)
-    crps = ensemble.crps(stack.astype(np.float64), known)
-    variance, error = stack.var(0, ddof=1), (stack.mean(0) - known)**2
-    for i, values in enumerate((np.ones_like(crps), crps, variance, error, error**0.5)):
-      self.by_lead[:, i] += (weight * values).sum((0, 2, 3))
-    which = np.digitize(np.sqrt(variance[there]), _BINS)
-    for k, values in enumerate((np.ones(len(which)), variance[there], error[there])):
-      self.by_spread[:, k] += np.bincount(which, values, len(_BINS) + 1)
-
-  def result(self, cadence: float) -> dict | None:
-    if not self.members:
-      return None
-    weight, crps, variance, error, absolute = self.by_lead.T
-    # A perfect ensemble of M members has (M + 1) / M times its variance as squared error.
-    spread = np.sqrt(variance / weight * (self.members + 1) / self.members)
-    rmse = np.sqrt(error / weight)
-    pixels = self.by_spread[:, 0]
-    bins = [dict(spread=float(np.sqrt(v / n)), rmse=float(np.sqrt(e / n)), pixels=int(n))
-            for n, v, e in self.by_spread if n]
-    return dict(
-        members=self.members, crps=float(crps.sum() / weight.sum()),
-        mean_absolute_error=float(absolute.sum() / weight.sum()),
-        spread=float(np.sqrt((spread**2 * weight).sum() / weight.sum())),
-        rmse=float(np.sqrt(error.sum() / weight.sum())),
-        lead_hours=[(i + 1) * cadence for i in range(len(weight))],
-        crps_by_lead=(crps / weight).tolist(), spread_by_lead=spread.tolist(),
-        rmse_by_lead=rmse.tolist(), by_spread=bins if pixels.any() else [])
 
 
 def _card(first, spec, config, splits, stores, runs, table, together, members, windows) -> dict:
@@ -304,6 +234,8 @@ def arguments() -> argparse.ArgumentParser:
   add('--c2pg', default='', help='the same, two days ahead')
   add('--iri', action='store_true', help='compare with IRI (PyIRI)')
   add('--limit', type=int, default=0, help='at most so many windows, evenly spread; 0 = all')
+  add('--stride', type=int, default=0, help="frames between issue times; default: the config's "
+      f'eval_stride, or 1 where that leaves fewer than {FEWEST} windows')
   add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
   add('--future-forcings', default='', help='persist | observed | forecast | none')
   add('--raw', action='store_true', help='parameters as trained instead of their average')
@@ -321,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = measure(
         runs, store=[s for s in args.store.split(',') if s],
         split=[s for s in args.split.split('+') if s], limit=args.limit, members=args.members,
-        c1pg=args.c1pg, c2pg=args.c2pg, iri=args.iri, raw=args.raw,
+        stride=args.stride, c1pg=args.c1pg, c2pg=args.c2pg, iri=args.iri, raw=args.raw,
         future_forcings=args.future_forcings, batch_size=args.batch_size)
     from stp_jax.report import skill_card
     out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 Reads `RUN/report/scores.json`, `RUN/report/example.npz` and `RUN/metrics.jsonl` (of a beam run
 `score_card.json`, `samples_*.npz`); nothing is computed by the model. Several runs, `--workdir
-RUN,RUN,... --out DIR`: their loss curves in one picture, a panel for every term.
+RUN,RUN,... --out DIR`: their loss curves in one picture, a panel for every term. `--table1 RUN...`
+prints them beside the published table of the Channel Mixer Layer.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog='python -m stp_jax.report', description=__doc__)
   parser.add_argument('--workdir', help='folder of the run, or several joined by commas')
   parser.add_argument('--table1', nargs='+', metavar='RUN',
-                      help="Channel Mixer Layer's Table 1: these runs beside those published")
+                      help="the Channel Mixer Layer's Table 1: runs beside the published ones")
   parser.add_argument('--out', help='report folder; default RUN/report')
   args = parser.parse_args(argv)
   if args.table1:

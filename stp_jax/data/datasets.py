@@ -13,7 +13,10 @@ IMPORTERS = {
     'deepsense': 'deepsense', 'deepsense_scenes': 'deepsense_scenes',
     'embedded': 'embedded', 'folder': 'folder', 'ionex': 'ionex', 'iono_electron': 'iono_electron',
     'moving_mnist': 'moving_mnist', 'png_tree': 'png_tree', 'radar': 'radar',
-    'synthetic': 'synthetic'}
+    'synthetic': 'synthetic',
+    'taxibj': 'taxibj', 'kth': 'kth', 'bair': 'bair', 'human': 'human',
+    'kitticaltech': 'kitticaltech', 'kinetics': 'kinetics', 'weatherbench': 'weatherbench',
+    'sevir': 'sevir', 'hko7': 'hko7', 'shanghai2020': 'shanghai2020'}
 _GENERATED = ('deepsense_scenes', 'embedded', 'synthetic')
 
 

@@ -126,7 +126,7 @@ def kitticaltech(root, version=5, extra=8, lengths=(13, 24), seq_frames=40):
 
 
 def weather(root, names=(('2m_temperature', 't2m', 'K'),), years=(2015, 2016, 2017), hours=30,
-            levels=(), size=(4, 8), folder='weather_5_625deg', first='12-31T00'):
+            levels=(), size=(4, 8), folder='weather_5_625deg', first='12-01T00'):
   """A file a year of each variable, `hours` hours from `first` of it."""
   import xarray
   made = {}

@@ -16,7 +16,7 @@ def test_one_field_in_its_units(tmp_path):
   made = layouts.weather(tmp_path / 'in', hours=24)
   store = run('weatherbench', tmp_path / 'in', tmp_path / 's', *YEARS)
   assert [c.split for c in store.clips] == ['train', 'validation', 'test']
-  assert store.clips[2].time == '2017-12-31T00:00' and store.cadence_hours == 1
+  assert store.clips[2].time == '2017-12-01T00:00' and store.cadence_hours == 1
   np.testing.assert_array_equal(store.frames(1)[..., 0], made['t2m', 2016])
   # Normalised by the training years, not by each split's own.
   train = made['t2m', 2015].astype(np.float64)
@@ -88,7 +88,7 @@ def test_a_long_series_is_cut_so_that_no_window_is_lost(tmp_path, monkeypatch):
 @pytest.mark.parametrize('spoil, words, match', [
     (lambda f: None, ('--variables', 'tcc'), 'total_cloud_cover'),
     (lambda f: None, ('--variables', 'x9'), "'x9'; known are t2m u10"),
-    (lambda f: None, ('--train', '1999'), 'no frame lies in it; the data go from 2015-12-31T00:00'),
+    (lambda f: None, ('--train', '1999'), 'no frame lies in it; the data go from 2015-12-01T00:00'),
     (lambda f: None, ('--validation', '2015'), 'overlaps with the split train'),
     (lambda f: f.write_bytes(b'no NetCDF'), YEARS, '2016_5.625deg.nc: unreadable as NetCDF'),
     (lambda f: shutil.copy(f, f.with_name('2m_temperature_x.nc')), YEARS, 'two fields of 2016')])
@@ -120,8 +120,8 @@ def test_sevir(tmp_path, capsys):
   assert store.frames(0).shape == (49, 24, 24, 1) and store.streams['frames'].missing == 255
   assert '10 of 11 have all of vis ir069' in capsys.readouterr().out
   dated = run('sevir', tmp_path / 'in', tmp_path / 'd', '--split', 'date', '--frames', 31, '--size', 16)
-  assert {c.source[-17:-15] for c in dated.clips if c.split == 'test'} == {'07'}
-  assert {c.source[-17:-15] for c in dated.clips if c.split == 'train'} == {'05'}
+  assert {c.source[-14:-12] for c in dated.clips if c.split == 'test'} == {'07'}
+  assert {c.source[-14:-12] for c in dated.clips if c.split == 'train'} == {'05'}
   assert dated.frames(0).shape == (31, 16, 16, 1)
   seen = run('sevir', tmp_path / 'in', tmp_path / 'v', '--type', 'vis', '--size', 'native')
   np.testing.assert_allclose(seen.physical(seen.frames(2))[..., 0],

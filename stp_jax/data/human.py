@@ -65,7 +65,7 @@ def prepare(
   return samples.write(
       out, _read(base, lists, held, length, step, sides), name='human', recipe=recipe,
       stream=Stream((*(sides or (0, 0)), 3), 'uint8', 'of full scale', 1 / 255), window=length,
-      total=sum(map(len, lists.values())), cadence_hours=step / 50 / 3600, on_bad=on_bad,
+      total=sum(map(len, lists.values())), on_bad=on_bad,
       licence='Human3.6M: for academic use, on registration', description='Human3.6M',
       facts={'cadence': f'every {step} frames of 50 a second'})
 

@@ -75,7 +75,7 @@ def prepare(
       out, _read(base, {k: lists[k] for k in order}, length, step, size, seed),
       name='kinetics', recipe=recipe, stream=Stream((size, size, 3), 'uint8', 'of full scale',
                                                     1 / 255),
-      total=sum(map(len, lists.values())), window=length or 8, cadence_hours=step / 30 / 3600,
+      total=sum(map(len, lists.values())), window=length or 8,
       on_bad=on_bad, licence='Kinetics lists: CC BY 4.0; videos: of their makers',
       description='Kinetics', facts={'cadence': f'every {step} frames, of mostly 30 a second'})
 

@@ -169,7 +169,7 @@ def prepare(
                 files=samples.fingerprint(base, paths))
   return samples.write(
       out, itertools.chain(*parts), name='kitticaltech', recipe=recipe, window=length,
-      stream=Stream((*_SIZE, 3), 'uint8', 'of full scale', 1 / 255), cadence_hours=0.1 / 3600,
+      stream=Stream((*_SIZE, 3), 'uint8', 'of full scale', 1 / 255),
       on_bad=on_bad, licence='KITTI: CC BY-NC-SA 3.0; Caltech pedestrians: see its page',
       description='KITTI (train) and Caltech pedestrians (test)',
       facts={'cadence': '10 frames a second'})

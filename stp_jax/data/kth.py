@@ -160,7 +160,7 @@ def prepare(
   return samples.write(
       out, _read(films, held, length if windows == 'published' else 0), name='kth', recipe=recipe,
       stream=Stream((*(sides or (0, 0)), 1), 'uint8', 'of full scale', 1 / 255), window=length,
-      cadence_hours=1 / 25 / 3600, on_bad=on_bad, licence='KTH actions: for research, without charge',
+      on_bad=on_bad, licence='KTH actions: for research, without charge',
       description='KTH actions', facts={'films': len(films), 'cadence': '25 frames a second'},
       notes=[f'no films of {" ".join(absent)}'] if absent else [])
 

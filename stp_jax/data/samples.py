@@ -165,6 +165,7 @@ def write(
   Args:
     samples: in order; read one by one. total: how many, for the progress bar.
     stream: its shape may have a 0 for a side: the first sample then tells.
+    cadence_hours: 1, where frames are seconds apart and have no clock: the card tells their rate.
     window: frames of a published sample; the card counts clips that are shorter.
     facts, notes: for the card.
 

@@ -143,7 +143,7 @@ def test_human(tmp_path, capsys):
       ('train', 'train/images/S1_B.55011271_@1'), ('test', 'test/images/S1_B.55011271_@26')]
   expected = np.stack([made['B', n] for n in range(26, 66, 5)]).astype(int)
   assert np.abs(store.frames(3) - expected).mean() < 3  # RGB, but for JPEG
-  assert store.cadence_hours == pytest.approx(0.1 / 3600)
+  assert store.meta['card']['facts']['cadence'] == 'every 5 frames of 50 a second'
   large = run('human', tmp_path / 'in', tmp_path / 'l', '--length', 4, '--size', 24)
   assert large.frames(0).shape == (4, 24, 24, 3)
   (tmp_path / 'in/human/images/S1_B.55011271_000036.jpg').unlink()

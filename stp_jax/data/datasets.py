@@ -16,7 +16,9 @@ IMPORTERS = {
     'synthetic': 'synthetic',
     'taxibj': 'taxibj', 'kth': 'kth', 'bair': 'bair', 'human': 'human',
     'kitticaltech': 'kitticaltech', 'kinetics': 'kinetics', 'weatherbench': 'weatherbench',
-    'sevir': 'sevir', 'hko7': 'hko7', 'shanghai2020': 'shanghai2020'}
+    'sevir': 'sevir', 'hko7': 'hko7', 'shanghai2020': 'shanghai2020',
+    'moving_fmnist': 'moving_fmnist', 'noisy_mnist': 'noisy_mnist',
+    'moving_mnist_cifar': 'moving_mnist_cifar'}
 _GENERATED = ('deepsense_scenes', 'embedded', 'synthetic')
 
 

@@ -9,8 +9,8 @@ from stp_jax.models import BACKBONES
 from stp_jax.models.simvp import translators
 
 WORDS = dict(
-    # moving_mnist | kth | taxibj | bair | kitticaltech | human | kinetics | weatherbench | hko7 ...;
-    dataset='moving_mnist',  # an unknown one lists them all, docs/datasets.md tells how to get them
+    # moving_mnist | kth | taxibj | bair | kitticaltech | human | kinetics | weatherbench | hko7 ...
+    dataset='moving_mnist',  # an unknown one lists them all; docs/datasets.md tells more
     model='simvp',  # simvp | tau | convlstm | predrnn ... ; an unknown one lists them all
     scale='small',  # small: minutes on two cores | paper: the published size and schedule
     size='',  # of the synthetic clips, a side or HEIGHTxWIDTH; default: the data set's, small <= 64

@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
       parser.add_argument(f'--{option.replace("_", "-")}', dest=option, default=default,
                           help=f'{text} (default: {default})'.replace('%', '%%'), **words)
     parser.add_argument('--download', action='store_true',
-                        help='fetch the files first, where a public address is known; they are kept '
-                             'in --in, or in the cache of the user')
+                        help='fetch the files first, where a public address is known; they are '
+                             'kept in --in, or in the cache of the user')
     parser.add_argument('--mirror', default='', help='take them from this address instead')
     options = vars(parser.parse_args(rest))
     mirror = options.pop('mirror')

@@ -1,8 +1,8 @@
 """Where data sets can be had: `python -m stp_jax.prepare DATASET --download --out STORE`.
 
-Files come to `--in`, or to `stp_jax/data/<dataset>` in the user's cache. `--mirror URL` takes them, by
-their names alone, from another place. Only addresses without a login stand here; checksums where the
-publisher, or a library that many use, tells them.
+Files come to `--in`, or to `stp_jax/data/<dataset>` in the user's cache. `--mirror URL` takes
+them, by their names alone, from another place. Only addresses without a login stand here; checksums
+where the publisher, or a library that many use, tells them.
 """
 
 import os
@@ -18,7 +18,7 @@ from stp_jax.data.clip_store import StoreError
 
 
 class File(NamedTuple):
-  """A file to fetch. `unpack`: the archive is unpacked into this folder. `keep`: its place."""
+  """A file to fetch. `unpack`: the folder that an archive is unpacked into."""
   url: str
   checksum: str = ''
   unpack: str | None = None
@@ -34,7 +34,8 @@ _FASHION = 'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/'
 _DIGITS = (
     File(_MNIST + 'train-images-idx3-ubyte.gz', 'f68b3c2dcbeaaa9fbdd348bbdeb94873'),
     File(_MNIST + 't10k-images-idx3-ubyte.gz', '9fb629c4189551a2d022fa330f9573f3'))
-_WEATHER = 'https://dataserv.ub.tum.de/s/m1524895/download?path=%2F5.625deg%2F{0}&files={0}_5.625deg.zip'
+_WEATHER = ('https://dataserv.ub.tum.de/s/m1524895/download?path=%2F5.625deg%2F{0}'
+            '&files={0}_5.625deg.zip')
 SETS = {
     'moving_mnist': (*_DIGITS, File(
         'http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy',

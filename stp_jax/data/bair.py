@@ -5,10 +5,11 @@
 
   python -m stp_jax.prepare bair --in DIR --out STORE
 
-A film is a clip, so that every start in it is a window, as published: 15 starts of 16 frames in each
-of 43,264 training and 256 test films. Data: Ebert et al. 2017, arXiv:1710.05268.
+A film is a clip, so that every start in it is a window, as published: 15 starts of 16 frames in
+each of 43,264 training and 256 test films. Data: Ebert et al. 2017, arXiv:1710.05268.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -82,5 +83,5 @@ def _read(files: dict[str, list[pathlib.Path]], view: str, held: set) -> Iterato
     for path in paths:
       for i, payload in enumerate(tfrecord.records(path)):
         name = 'validation' if split == 'train' and (path, i) in held else split
-        yield Sample(f'{split}/{path.name}#{i}', name, lambda payload=payload, i=i, path=path: _film(
-            payload, f'{path} record {i}', view))
+        yield Sample(f'{split}/{path.name}#{i}', name, functools.partial(
+            _film, payload, f'{path} record {i}', view))

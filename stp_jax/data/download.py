@@ -1,8 +1,8 @@
 """Fetching one file: resumable, checksummed, never half there under its own name.
 
-A download grows in `<name>.part`; what a cut connection left is continued by an HTTP range, in a later
-run too, if the server still has the same file (`If-Range`). The file gets its name when its length and
-checksum are right.
+A download grows in `<name>.part`; what a cut connection left is continued by an HTTP range, in a
+later run too, if the server still has the same file (`If-Range`). The file gets its name when its
+length and checksum are right.
 """
 
 import hashlib
@@ -54,12 +54,12 @@ def fetch(
   """Downloads `url` to `path`; a file that is there already, and right, is left alone.
 
   Args:
-    expected: md5, sha1 or sha256; '': the length that the server tells is all that is compared.
-    attempts: connections, each going on where the last was cut. wait: seconds between them, doubled.
+    expected: md5, sha1 or sha256; '': only the length that the server tells is compared.
+    attempts: connections, each going on where the last was cut. wait: seconds between, doubled.
 
   Raises:
-    DownloadError: not found, refused, a web page (such as a login) in the file's place, another
-      checksum, or cut again and again; in the last case the part is kept.
+    DownloadError: not found, refused, a web page (such as a login) in its place, another checksum,
+      or cut again and again; in the last case the part is kept.
   """
   path = pathlib.Path(path)
   if path.exists():

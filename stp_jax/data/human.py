@@ -8,8 +8,8 @@ begin + 5, ..., 8 of them; what the third number says does not matter, as publis
   python -m stp_jax.prepare human --in DIR --out STORE --length 20     10 -> 10
 
 Published: 73,404 training and 8,582 test samples, of the same films: the published split shares
-films, and frames, between both. The lists hold their own order. Other sizes than `--size` are resized
-(bicubic). RGB, where OpenSTL reads BGR. Data: Ionescu et al. 2014, doi:10.1109/TPAMI.2013.248.
+films, and frames, between both. Other sizes than `--size` are resized (bicubic). RGB, where OpenSTL
+reads BGR. Data: Ionescu et al. 2014, doi:10.1109/TPAMI.2013.248.
 """
 
 import functools
@@ -90,9 +90,8 @@ def _read(base, lists, held, length: int, step: int, sides) -> Iterator[Sample]:
         continue
       seen.add((prefix, begin))
       paths = [base / f'{prefix}{n:06d}.jpg' for n in range(begin, begin + length * step, step)]
-      yield Sample(
-          f'{split}/{prefix}@{begin}', 'validation' if split == 'train' and prefix in held else split,
-          functools.partial(_frames, paths, sides))
+      name = 'validation' if split == 'train' and prefix in held else split
+      yield Sample(f'{split}/{prefix}@{begin}', name, functools.partial(_frames, paths, sides))
 
 
 def _frames(paths: list[pathlib.Path], sides) -> np.ndarray:

@@ -6,11 +6,11 @@
   python -m stp_jax.prepare kinetics --in DIR --out STORE
 
 A video gives one clip of 8 frames: in training and validation from a place that follows from
-(`--seed`, the row of the list) alone, where the original draws a new one each time; in test from its
-beginning. `--length 0` stores whole videos. The shorter side becomes 256 (bilinear), the middle is
-kept. Values are 0 to 1: the original's ImageNet mean and deviation are not applied. Lists name videos
-that no longer exist: such are skipped and counted unless `--on-bad error`. Data: Kay et al. 2017,
-arXiv:1705.06950.
+(`--seed`, the row of the list) alone, where the original draws a new one each time; in test from
+its beginning. `--length 0` stores whole videos. The shorter side becomes 256 (bilinear), the middle
+is kept. Values are 0 to 1: the original's ImageNet mean and deviation are not applied. Lists name
+videos that no longer exist: such are skipped and counted unless `--on-bad error`. Data: Kay et al.
+2017, arXiv:1705.06950.
 """
 
 import csv

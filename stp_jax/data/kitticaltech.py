@@ -1,6 +1,6 @@
 """KITTI for training, Caltech pedestrians for test: driving, 128x160 RGB, 10 -> 1.
 
-  kitti_hkl/X_train.hkl, sources_train.hkl   uint8 [N, 128, 160, 3] and the film of each frame
+  kitti_hkl/X_train.hkl, sources_train.hkl   uint8 [N,128,160,3]; each frame's film
   kitti_hkl/X_val.hkl, sources_val.hkl       the split validation, where they are there
   caltech/set<NN>/*.seq (or .avi, .mp4)      every 3rd frame, 128 high, the 160 columns of the middle
 or
@@ -9,7 +9,7 @@ or
   python -m stp_jax.prepare kitticaltech --in DIR --out STORE
   python -m stp_jax.prepare kitticaltech --in DIR --out STORE --windows all      whole films
 
-The published windows lie side by side, from the end of a film towards its beginning. RGB throughout;
+The published windows lie side by side, from a film's end towards its beginning. RGB throughout;
 OpenSTL reads Caltech as BGR. `.hkl` are HDF5 files of hickle. Data: Geiger et al. 2013,
 doi:10.1177/0278364913491297; Dollar et al. 2009, doi:10.1109/CVPR.2009.5206631.
 """

@@ -4,7 +4,7 @@
 their numbers in the film; or the films as first published, `person<NN>_<action>_d<D>_uncomp.avi`
 (in folders of the actions or not), beside `00sequences.txt`, which tells those frames.
 
-  python -m stp_jax.prepare kth --in DIR --out STORE                 windows of 30 frames, as published
+  python -m stp_jax.prepare kth --in DIR --out STORE                 as published, 10 -> 20
   python -m stp_jax.prepare kth --in DIR --out STORE --length 50     10 -> 40
   python -m stp_jax.prepare kth --in DIR --out STORE --windows all   every unbroken run of frames
 

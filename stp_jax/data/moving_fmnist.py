@@ -1,7 +1,8 @@
 """Moving Fashion-MNIST: clothes instead of digits, 64x64 grey, 10 -> 10; else as `moving_mnist`.
 
-`train-images-idx3-ubyte(.gz)` and `t10k-...` of Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747) in
-the folder or in `moving_fmnist/`, and `fmnist_test_seq.npy`, the published test clips, where it is.
+`train-images-idx3-ubyte(.gz)` and `t10k-...` of Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747)
+in the folder or in `moving_fmnist/`, and `fmnist_test_seq.npy`, the published test clips, where it
+is.
 
   python -m stp_jax.prepare moving_fmnist --in DIR --out STORE
 """

@@ -6,9 +6,9 @@ MNIST's idx files as `moving_mnist` wants them; CIFAR-10 below `cifar10/` or bes
 
   python -m stp_jax.prepare moving_mnist_cifar --in DIR --out STORE
 
-A clip's photograph stands still, enlarged by a bicubic filter; digit pixels above 1 are white and cover
-it. Here the photographs of test clips are those of `test_batch`, which the originals mix with the
-others. Photograph and digits follow from (seed, index) alone.
+A clip's photograph stands still, enlarged by a bicubic filter; digit pixels above 1 are white and
+cover it. Here the photographs of test clips are those of `test_batch`, which the originals mix with
+the others. Photograph and digits follow from (seed, index) alone.
 """
 
 import pathlib

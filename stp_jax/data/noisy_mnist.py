@@ -2,11 +2,11 @@
 
   python -m stp_jax.prepare noisy_mnist --in MNIST --out STORE --noise missing
 
-Three kinds, on the first `--inputs` frames of a training clip, as OpenSTL has them: `perceptual`: a box
-of 24x24 at a random place of each frame is black; `missing`: each frame is black with probability
-0.2; `dynamic`: N(0, 0.2) is added to the velocity at each step. Validation and test clips are clean,
-and the clips of `moving_mnist` of the same seed (so are the digits, paths and targets of training
-clips, but for `dynamic`). Noise follows from (seed, index) alone.
+Three kinds, on the first `--inputs` frames of a training clip, as OpenSTL has them: `perceptual`: a
+box of 24x24 at a random place of each frame is black; `missing`: each frame is black with
+probability 0.2; `dynamic`: N(0, 0.2) is added to the velocity at each step. Validation and test
+clips are clean, and the clips of `moving_mnist` of the same seed (so are the digits, paths and
+targets of training clips, but for `dynamic`). Noise follows from (seed, index) alone.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""SEVIR: storms over the United States, vertically integrated liquid or satellite, 5 minutes, 13 -> 18.
+"""SEVIR: storms, vertically integrated liquid or satellite images, every 5 minutes, 13 -> 18.
 
 `sevir/CATALOG.csv` (columns id, file_name, file_index, img_type, time_utc) and
 `sevir/data/<file_name>`: HDF5 whose dataset `vil` (or `vis`, ...) is `[events, L, L, 49]`.
@@ -6,12 +6,12 @@
   python -m stp_jax.prepare sevir --in DIR --out STORE                            128x128
   python -m stp_jax.prepare sevir --in DIR --out STORE --size native --split date
 
-Events that have all five kinds of images, in the order of their ids, are divided 60 / 20 / 20 (GS2PM);
-`--split date` keeps those from 2019-06-01 on for test, the last tenth before them for validation. An
-event is a clip of 49 frames; GS2PM sees the first t_in + t_out alone: `--config.data.stride=49
---config.data.eval_stride=49`, or `--frames 31`. Values are the file's integers: vil 0 to 254 of 255
-(255 is missing), vis reflectance in 0.0001, ir069 and ir107 in 0.01 degrees C. No clock in the store:
-events share hours. Data: Veillette et al. 2020.
+Events that have all five kinds of images, in the order of their ids, are divided 60 / 20 / 20, as
+GS2PM does; `--split date` keeps those from 2019-06-01 on for test, the last tenth before them for
+validation. An event is a clip of 49 frames, of which GS2PM sees the first t_in + t_out alone:
+strides of 49, which `configs/video.py:dataset=sevir` sets. Values are the file's integers: vil 0 to
+254 of 255 (255 is missing), vis reflectance in 0.0001, ir069 and ir107 in 0.01 degrees C. No clock
+in the store: events share hours. Data: Veillette et al. 2020.
 """
 
 import csv

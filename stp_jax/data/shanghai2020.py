@@ -1,16 +1,16 @@
 """Shanghai2020: radar of Shanghai, 128x128, every 6 minutes, 10 -> 10.
 
   shanghai2020/train/data/*.png
-  shanghai2020/train/examples/<id>/<id>-inputs-train.txt    and <id>-targets-train.txt: a file name
-                                                            a line, 10 and 10
-  shanghai2020/Shanghai_2020_{train,valid,test}_examples.txt   ids (or their folders), where they are
+  shanghai2020/train/examples/<id>/<id>-inputs-train.txt    and <id>-targets-train.txt: file
+                                                            names, 10 and 10
+  shanghai2020/Shanghai_2020_{train,valid,test}_examples.txt   ids or their folders, if they are there
 
   python -m stp_jax.prepare shanghai2020 --in DIR --out STORE
 
-An example is a clip of 20 frames. Without the three lists the examples, in natural order, are shuffled
-by Python's random with seed 42 and divided 33,000 / 2,000 / the rest, as GS2PM does (`--counts`); its
-own order before the shuffle is that of a directory, so its members differ. A pixel p of 255 is 70 p dBZ
-in GS2PM's scores; a model sees p. Data: Chen et al. 2020 (Shanghai radar).
+An example is a clip of 20 frames. Without the three lists the examples, in natural order, are
+shuffled by Python's random with seed 42 and divided 33,000 / 2,000 / the rest, as GS2PM does
+(`--counts`); its own order before the shuffle is that of a directory, so its members differ. A
+pixel p of 255 is 70 p dBZ in GS2PM's scores; a model sees p.
 """
 
 import functools

@@ -39,8 +39,8 @@ def prepare(*, in_dir, out, validation: float = 0.0) -> ClipStore:
     with npz_rows.members(path, f'X_{split}', f'Y_{split}') as pair:
       for name, member in zip('XY', pair):
         if len(member.shape) != 5 or member.shape[2:] != _FRAME or member.dtype.kind != 'f':
-          raise Unreadable(f'{path}: {name}_{split} is {member.dtype}{list(member.shape)}; expected '
-                           'floats [N, 4, 2, 32, 32]')
+          raise Unreadable(f'{path}: {name}_{split} is {member.dtype}{list(member.shape)}; '
+                           'floats [N, 4, 2, 32, 32] expected')
       if pair[0].shape[0] != pair[1].shape[0]:
         raise Unreadable(f'{path}: X_{split} has {pair[0].shape[0]} samples, Y_{split} '
                          f'{pair[1].shape[0]}')
@@ -48,7 +48,8 @@ def prepare(*, in_dir, out, validation: float = 0.0) -> ClipStore:
   held = samples.held_out(range(shapes['train'][0]), validation)
   recipe = dict(importer='taxibj', version=1, validation=validation, files=cards.checksums([path]))
   return samples.write(
-      out, _read(path, held), name='taxibj', recipe=recipe, total=sum(n for n, _ in shapes.values()),
+      out, _read(path, held), name='taxibj', recipe=recipe,
+      total=sum(n for n, _ in shapes.values()),
       stream=Stream((32, 32, 2), 'float32', 'of full scale', 0.5, 0.5), cadence_hours=0.5,
       window=shapes['test'][1], licence='TaxiBJ: Microsoft Research, for research',
       description='TaxiBJ: in- and outflow of taxis',

@@ -1,4 +1,4 @@
-"""WeatherBench: global weather, hourly NetCDF of ERA5 at 5.625, 2.8125 or 1.40625 degrees, 12 -> 12.
+"""WeatherBench: global weather, hourly NetCDF of ERA5 at 5.625 to 1.40625 degrees, 12 -> 12.
 
 `weather_5_625deg/<long name>/<long name>*.nc` (`weather/`, or the folder of them itself), years in
 any number of files:
@@ -10,15 +10,14 @@ any number of files:
 
 Short names: t2m u10 v10 uv10 tcc tp r t z u v mv, joined by +; `t@850` is a level, plain r the last
 level, as published. A model sees (value - mean) / deviation, of each field over the training years.
-One field is stored in its units. Several are stored standardised, each by its own mean and deviation,
-which stand in the store's `grid` under `fields` with names and units: they tell a forecast's units.
+One field is stored in its units. Several are stored standardised, each by its own mean and
+deviation, which stand in the store's `grid` under `fields` with names and units.
 
-Published years: train 2010 to 2015, validation 2016, test 2017 and 2018. OpenSTL drops the last hour
-of each split and its last window: `--ends upstream`. It standardises each split by itself, and
+Published years: train 2010 to 2015, validation 2016, test 2017 and 2018. OpenSTL drops the last
+hour of each split and its last window: `--ends upstream`. It standardises each split by itself, and
 selects on the test split; here never. Data: Rasp et al. 2020, doi:10.1029/2020MS002203.
 """
 
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np

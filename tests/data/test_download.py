@@ -21,7 +21,7 @@ _BODY = bytes(np.random.default_rng(0).integers(0, 256, 300_000, np.uint8))
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-  """Serves `files`; `cut` bytes at most a connection; `plain` ignores ranges; `chunked` no length."""
+  """Serves `files`; at most `cut` bytes a connection; `plain`: no ranges; `chunked`: no length."""
   protocol_version = 'HTTP/1.1'
 
   def log_message(self, *_):
@@ -96,7 +96,7 @@ def test_whole_chunked_and_cut(server, tmp_path, state, requests):
 
 def test_a_later_run_goes_on(server, tmp_path):
   server.state['cut'] = 70_000
-  with pytest.raises(DownloadError, match='cut 2 times .* 140000 bytes are kept: run it again'):
+  with pytest.raises(DownloadError, match=r'cut 2 times .* 140000 bytes are kept: run it again'):
     fetch(f'{server.url}/a.bin', tmp_path / 'a.bin', expected=_MD5, attempts=2)
   assert not (tmp_path / 'a.bin').exists()
   server.state['cut'] = 0

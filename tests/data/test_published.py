@@ -79,7 +79,7 @@ def test_kth_windows_are_the_published_ones(tmp_path):
 
 
 def test_kth_whole_runs_held_out_persons_and_sizes(tmp_path):
-  numbers, made = layouts.kth(tmp_path / 'in', persons=(1, 2, 16, 20), actions=('walking',))
+  _, made = layouts.kth(tmp_path / 'in', persons=(1, 2, 16, 20), actions=('walking',))
   store = run('kth', tmp_path / 'in', tmp_path / 's', '--windows', 'all', '--validation', 0.34)
   found = whole(store)
   assert {k.split('@')[1] for k in found} == {'3', '50'}
@@ -219,8 +219,8 @@ def test_memory_holds_one_clip(tmp_path):
 
 
 def test_every_importer_has_help_and_options(capsys):
-  for name in ('taxibj', 'kth', 'bair', 'human', 'kitticaltech', 'kinetics', 'weatherbench', 'sevir',
-               'hko7', 'shanghai2020'):
+  for name in ('taxibj', 'kth', 'bair', 'human', 'kitticaltech', 'kinetics', 'weatherbench',
+               'sevir', 'hko7', 'shanghai2020'):
     assert name in datasets.IMPORTERS
     with pytest.raises(SystemExit):
       cli.main([name, '--help'])

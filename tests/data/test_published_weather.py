@@ -101,8 +101,8 @@ def test_weatherbench_bad_input(tmp_path, capsys, spoil, words, match):
 
 def test_a_file_without_the_variable_lists_those_there_are(tmp_path, capsys):
   layouts.weather(tmp_path / 'in', (('2m_temperature', 'tas', 'K'),), hours=3)
-  refused('weatherbench', tmp_path / 'in', tmp_path / 's', 'no variable t2m; there are: tas', *YEARS,
-          capsys=capsys)
+  refused('weatherbench', tmp_path / 'in', tmp_path / 's', 'no variable t2m; there are: tas',
+          *YEARS, capsys=capsys)
 
 
 def test_field_names():
@@ -119,7 +119,8 @@ def test_sevir(tmp_path, capsys):
   np.testing.assert_array_equal(store.frames(7)[..., 0], vil[7].transpose(2, 0, 1))
   assert store.frames(0).shape == (49, 24, 24, 1) and store.streams['frames'].missing == 255
   assert '10 of 11 have all of vis ir069' in capsys.readouterr().out
-  dated = run('sevir', tmp_path / 'in', tmp_path / 'd', '--split', 'date', '--frames', 31, '--size', 16)
+  dated = run(
+      'sevir', tmp_path / 'in', tmp_path / 'd', '--split', 'date', '--frames', 31, '--size', 16)
   assert {c.source[-14:-12] for c in dated.clips if c.split == 'test'} == {'07'}
   assert {c.source[-14:-12] for c in dated.clips if c.split == 'train'} == {'05'}
   assert dated.frames(0).shape == (31, 16, 16, 1)
@@ -196,5 +197,5 @@ def test_shanghai2020(tmp_path, capsys):
   assert [c.source for c in shuffled.clips] == [
       f'{s}/{n}' for s, n in zip(['train'] * 4 + ['validation'] * 2 + ['test'] * 2, order)]
   (tmp_path / 'in/shanghai2020/train/data/radar_003_04.png').unlink()
-  refused('shanghai2020', tmp_path / 'in', tmp_path / 't', 'radar_003_04.png: missing (example 00003)',
-          capsys=capsys)
+  refused('shanghai2020', tmp_path / 'in', tmp_path / 't',
+          'radar_003_04.png: missing (example 00003)', capsys=capsys)

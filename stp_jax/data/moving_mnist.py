@@ -159,7 +159,8 @@ def prepare(
 
 def make(
     kind: Kind, *, in_dir, out, size: str = '64', length: int = 20, digits: int = 2,
-    clips: int = 10000, validation_clips: int = 1000, test_clips: int = 1000, motion: str = 'clamp', step: float = 0.1,
+    clips: int = 10000, validation_clips: int = 1000, test_clips: int = 1000,
+    motion: str = 'clamp', step: float = 0.1,
     seed: int = 0, validation: float = 0.1, test: float = 0.1, official: bool = True,
 ) -> ClipStore:
   """`prepare` of a set of this kind."""

@@ -18,7 +18,8 @@ IMPORTERS = {
     'kitticaltech': 'kitticaltech', 'kinetics': 'kinetics', 'weatherbench': 'weatherbench',
     'sevir': 'sevir', 'hko7': 'hko7', 'shanghai2020': 'shanghai2020',
     'moving_fmnist': 'moving_fmnist', 'noisy_mnist': 'noisy_mnist',
-    'moving_mnist_cifar': 'moving_mnist_cifar', 'tfds': 'tfds_source'}
+    'moving_mnist_cifar': 'moving_mnist_cifar', 'tfds': 'tfds_source',
+    'examples': 'examples'}
 _GENERATED = ('deepsense_scenes', 'embedded', 'synthetic')
 
 

@@ -1,8 +1,8 @@
 """KITTI for training, Caltech pedestrians for test: driving, 128x160 RGB, 10 -> 1.
 
-  kitti_hkl/X_train.hkl, sources_train.hkl   uint8 [N,128,160,3]; each frame's film
+  kitti_hkl/X_train.hkl, sources_train.hkl   uint8 [N,128,160,3], their films
   kitti_hkl/X_val.hkl, sources_val.hkl       the split validation, where they are there
-  caltech/set<NN>/*.seq (or .avi, .mp4)      every 3rd frame, 128 high, the 160 columns of the middle
+  caltech/set<NN>/*.seq (or .avi, .mp4)      every 3rd frame, 128 high, the middle 160 columns
 or
   kitticaltech_npy/{train,test}_{data,idx}.npy     frames, and the first ones of the windows
 
@@ -47,12 +47,18 @@ def _hickle(path: pathlib.Path):
 def _names(path: pathlib.Path) -> list[str]:
   """The list of texts in a hickle file, whichever of its versions wrote it."""
   file, node = _hickle(path)
-  text = lambda v: v.decode() if isinstance(v, bytes) else str(v)
+  h5py = samples.module('h5py', 'reading .hkl', 'data')
+
+  def text(value) -> str:
+    if isinstance(value, h5py.Reference):  # hickle 5 writes a text once, and then refers to it
+      value = file[value][()]
+    if isinstance(value, np.ndarray):  # of single characters
+      value = value.tobytes()
+    return value.decode() if isinstance(value, bytes) else str(value)
+
   with file, naming(path, 'a hickle list'):
     if hasattr(node, 'keys'):
-      values = [node[k][()] for k in sorted(node, key=samples.natural)]
-      joined = [text(v.tobytes() if getattr(v, 'dtype', None) == np.uint8 else v) for v in values]
-      return joined
+      return [text(node[k][()]) for k in sorted(node, key=samples.natural)]
     return [text(v) for v in np.ravel(node[()])]
 
 

@@ -3,7 +3,7 @@
   shanghai2020/train/data/*.png
   shanghai2020/train/examples/<id>/<id>-inputs-train.txt    and <id>-targets-train.txt: file
                                                             names, 10 and 10
-  shanghai2020/Shanghai_2020_{train,valid,test}_examples.txt   ids or their folders, if they are there
+  shanghai2020/Shanghai_2020_{train,valid,test}_examples.txt   ids or their folders; optional
 
   python -m stp_jax.prepare shanghai2020 --in DIR --out STORE
 

@@ -90,8 +90,13 @@ def hickle(path, value, version=5) -> None:
     if isinstance(value, np.ndarray):
       file[key] = value
     elif version >= 4:
-      for i, text in enumerate(value):
-        file[f'{key}/data{i}'] = np.bytes_(text)
+      first = {}
+      for i, text in enumerate(value):  # its characters; the same text again is a reference
+        if text in first:
+          file.create_dataset(f'{key}/data{i}', data=first[text], dtype=h5py.ref_dtype)
+        else:
+          first[text] = file.create_dataset(
+              f'{key}/data{i}', data=np.array([[c.encode() for c in text]])).ref
     else:
       file[key] = np.array([v.encode() for v in value])
 

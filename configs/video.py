@@ -9,8 +9,8 @@ from stp_jax.models import BACKBONES
 from stp_jax.models.simvp import translators
 
 WORDS = dict(
-    # moving_mnist | kth | taxibj | bair | kitticaltech | human | kinetics | weatherbench
-    dataset='moving_mnist',
+    # moving_mnist | kth | taxibj | bair | kitticaltech | human | kinetics | weatherbench | hko7 ...
+    dataset='moving_mnist',  # an unknown one lists them all; docs/datasets.md tells more
     model='simvp',  # simvp | tau | convlstm | predrnn ... ; an unknown one lists them all
     scale='small',  # small: minutes on two cores | paper: the published size and schedule
     size='',  # of the synthetic clips, a side or HEIGHTxWIDTH; default: the data set's, small <= 64
@@ -29,29 +29,31 @@ def get_config(text: str = ''):
   known = choose('dataset', words.dataset, presets.DATASETS)
   name = choose('model', words.model, {m: m for m in (*MODELS, *encoders.PRESETS)})
   config.name, config.seed, config.init_from = 'video', words.seed, words.init_from
+  like = presets.LIKE.get(words.dataset, words.dataset)
 
   data, model, optimizer = config.data, config.model, config.optimizer
   data.t_in, data.t_out = words.t_in or known.t_in, words.t_out or known.t_out
   data.batch_size, data.eval_batch_size = (16, 16) if paper else (4, 8)
+  data.stride = data.eval_stride = presets.STRIDE.get(words.dataset, 1)
   data.validation_windows = 64
   model.name, model.patch = name, 1
   if name in SIMVP:
     model.name = 'simvp'
-    sizes = presets.SIMVP_OF.get(name, presets.SIMVP)[words.dataset]
+    sizes = presets.SIMVP_OF.get(name, presets.SIMVP)[like]
     model.backbone = dict(sizes if paper else presets.SMALL_SIMVP, translator=SIMVP[name])
     if name in ('convmixer', 'incepu'):
       model.backbone.drop_path = 0.0  # they have none
   elif name in encoders.PRESETS:
-    preset = encoders.preset(name, words.dataset)
+    preset = encoders.preset(name, like)
     model.backbone = dict(preset.backbone if paper else encoders.SMALL[name])
     model.patch = preset.patch
   else:
     model.backbone = dict((presets.PAPER if paper else presets.SMALL).get(name, {}))
     if name not in presets.WHOLE:
       small = 8 if name == 'e3dlstm' else 4
-      model.patch = presets.PATCH_OF.get(name, presets.PATCH)[words.dataset] if paper else small
+      model.patch = presets.PATCH_OF.get(name, presets.PATCH)[like] if paper else small
     if paper and name == 'mau':
-      model.backbone.sr_size = presets.SR_SIZE[words.dataset]
+      model.backbone.sr_size = presets.SR_SIZE[like]
     if paper and name == 'phydnet' and min(known.size) < 64:
       model.backbone.downscale = 2
   config.task.term_weights = presets.TERM_WEIGHTS.get(name, {})
@@ -66,7 +68,7 @@ def get_config(text: str = ''):
   if paper:
     optimizer.learning_rate = presets.RATE.get(name, 1e-3)
     if name in SIMVP:
-      optimizer.update(presets.SIMVP_OPTIMIZER.get(words.dataset, {}))
+      optimizer.update(presets.SIMVP_OPTIMIZER.get(like, {}))
     if name in encoders.PRESETS:
       data.batch_size = data.eval_batch_size = preset.batch_size
       optimizer.schedule, optimizer.learning_rate = 'constant', preset.learning_rate

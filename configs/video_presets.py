@@ -16,7 +16,24 @@ DATASETS = dict(
     kitticaltech=Data((128, 160), 3, 10, 1, 100, 3000),  # *
     human=Data((256, 256), 3, 4, 4, 50, 73404),
     kinetics=Data((256, 256), 3, 4, 4, 50, 100000),  # epochs *, windows *
-    weatherbench=Data((32, 64), 1, 12, 12, 50, 52500))  # t2m at 5.625 degrees
+    weatherbench=Data((32, 64), 1, 12, 12, 50, 52500),  # t2m at 5.625 degrees
+    kth40=Data((128, 128), 1, 10, 40, 100, 5000),  # *
+    moving_fmnist=Data((64, 64), 1, 10, 10, 200, 10000),
+    moving_mnist_cifar=Data((64, 64), 3, 10, 10, 200, 10000),
+    noisy_mnist=Data((64, 64), 1, 10, 10, 200, 10000),
+    weatherbench_uv10=Data((32, 64), 2, 12, 12, 50, 52500),
+    weatherbench_mv=Data((32, 64), 12, 4, 4, 50, 54000),  # windows *
+    # GS2PM's; epochs and windows of these are *.
+    hko7=Data((128, 128), 1, 5, 15, 50, 31551),
+    shanghai2020=Data((128, 128), 1, 10, 10, 50, 33000),
+    sevir=Data((128, 128), 1, 13, 18, 50, 7624))
+# Sets that take the sizes of another one, whose frames are alike.
+LIKE = dict(
+    kth40='kth', moving_fmnist='moving_mnist', moving_mnist_cifar='moving_mnist',
+    noisy_mnist='moving_mnist', weatherbench_uv10='weatherbench', weatherbench_mv='weatherbench',
+    hko7='kth', shanghai2020='kth', sevir='kth')
+# Frames between the starts of windows, where it is not 1: as published.
+STRIDE = dict(hko7=5, sevir=49)
 
 # SimVP with every translator, and TAU.
 _WIDE = dict(hid_S=64, hid_T=512, N_S=4, N_T=8)

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from stp_jax.data import clip_store, datasets
+from stp_jax.data import addresses, clip_store, datasets
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +39,14 @@ def main(arguments: list[str]) -> int:
       spelled = getattr(module, 'SPELLED', {}).get(option, option)
       parser.add_argument(f'--{spelled.replace("_", "-")}', dest=option, default=default,
                           help=f'{text} (default: {default})'.replace('%', '%%'), **words)
+    parser.add_argument('--download', action='store_true',
+                        help='fetch the files first, where a public address is known; they are '
+                             'kept in --in, or in the cache of the user')
+    parser.add_argument('--mirror', default='', help='take them from this address instead')
     options = vars(parser.parse_args(rest))
+    mirror = options.pop('mirror')
+    if options.pop('download'):
+      options['in_dir'] = addresses.fetch(name, options['in_dir'], mirror)
     made = module.prepare(**options)
   except (ValueError, OSError, ImportError) as error:
     print(f'prepare {name}: {error}', file=sys.stderr)

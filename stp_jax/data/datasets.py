@@ -11,18 +11,33 @@ from stp_jax.data.clip_store import ClipStore
 
 # Importers with a `prepare(*, in_dir, out, **options)`; `python -m stp_jax.prepare` runs them.
 IMPORTERS = {
+    'bair': 'bair',
     'course': 'course',
     'deepsense': 'deepsense',
     'deepsense_filter': 'deepsense_filter',
     'deepsense_scenes': 'deepsense_scenes',
     'embedded': 'embedded',
+    'examples': 'examples',
     'folder': 'folder',
+    'hko7': 'hko7',
+    'human': 'human',
     'ionex': 'ionex',
     'iono_electron': 'iono_electron',
+    'kinetics': 'kinetics',
+    'kitticaltech': 'kitticaltech',
+    'kth': 'kth',
+    'moving_fmnist': 'moving_fmnist',
     'moving_mnist': 'moving_mnist',
+    'moving_mnist_cifar': 'moving_mnist_cifar',
+    'noisy_mnist': 'noisy_mnist',
     'png_tree': 'png_tree',
     'radar': 'radar',
+    'sevir': 'sevir',
+    'shanghai2020': 'shanghai2020',
     'synthetic': 'synthetic',
+    'taxibj': 'taxibj',
+    'tfds': 'tfds_source',
+    'weatherbench': 'weatherbench',
 }
 _GENERATED = ('deepsense_scenes', 'embedded', 'synthetic')
 

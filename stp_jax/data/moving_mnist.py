@@ -15,16 +15,17 @@ and overlapping digits are joined by their maximum. `clamp`, the published rule,
 overshoots a side on it for that frame; `mirror` folds the path back, with no pause at the side.
 """
 
-import gzip
+import dataclasses
 import hashlib
 import pathlib
-import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import card as cards
-from stp_jax.data import clip_writer, resize
+from stp_jax.data import clip_writer, idx_files, resize
 from stp_jax.data.clip_store import ClipStore, StoreError, Stream
 
 OPTIONS = {
@@ -42,43 +43,28 @@ OPTIONS = {
     'official': (bool, True, 'use mnist_test_seq.npy as test split, if it is there')}
 # The splits' clips are numbered behind one another, so that more of one leave the others alone.
 _FIRST = {'train': 0, 'validation': 1 << 30, 'test': 1 << 31}
-_OFFICIAL = 'mnist_test_seq.npy'
 
 
-def read_idx(path: pathlib.Path) -> np.ndarray:
-  """Images of an idx file, plain or gzipped: uint8 `[N, h, w]`.
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A set that is drawn like this one.
 
-  Raises:
-    StoreError: names the file: not idx images, damaged, or cut off.
+  Attributes:
+    folders: below --in, that may hold the files. official: the published test file.
+    channels: of a frame. licence, description: of the store. recipe: what else determines it.
+    draw: `(frames [T, H, W, 1], split, index) -> [T, H, W, channels]`.
+    jitter: `(split, index) -> [T, 2]`, added to a digit's velocity (rows, columns), or None.
   """
-  try:
-    data = path.read_bytes()
-    data = gzip.decompress(data) if data[:2] == b'\x1f\x8b' else data
-  except (OSError, EOFError, zlib.error) as error:
-    raise StoreError(f'{path}: unreadable ({error}); fetch it again') from error
-  head = np.frombuffer(data[:16], '>u4') if len(data) >= 16 else np.zeros(4, int)
-  if head[0] != 0x803:
-    raise StoreError(f'{path}: no idx file of images (magic number {int(head[0]):#x}, not 0x803)')
-  shape = tuple(int(n) for n in head[1:])
-  if len(data) != 16 + np.prod(shape):
-    raise StoreError(f'{path}: {len(data)} bytes, its header tells {16 + np.prod(shape)}; fetch it '
-                     'again')
-  return np.frombuffer(data, np.uint8, offset=16).reshape(shape)
-
-
-def _find(in_dir, *names: str) -> pathlib.Path | None:
-  base = pathlib.Path(in_dir)
-  for folder in (base, base / 'moving_mnist', base / 'mnist'):
-    for name in names:
-      if (folder / name).is_file():
-        return folder / name
-  return None
-
-
-def _images(in_dir, part: str) -> tuple[np.ndarray | None, pathlib.Path | None]:
-  names = [f'{part}-images{dot}idx3-ubyte{end}' for dot in '-.' for end in ('', '.gz')]
-  path = _find(in_dir, *names)
-  return (None, None) if path is None else (read_idx(path), path)
+  name: str = 'moving_mnist'
+  folders: tuple[str, ...] = ('moving_mnist', 'mnist')
+  official: str = 'mnist_test_seq.npy'
+  channels: int = 1
+  licence: str = 'MNIST: Y. LeCun, C. Cortes, C. J. C. Burges (CC BY-SA 3.0)'
+  description: str = 'Moving MNIST: real handwritten digits, generated motion.'
+  recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
+  draw: Callable[[np.ndarray, str, int], np.ndarray] = lambda frames, split, index: frames
+  jitter: Callable[[str, int], np.ndarray | None] = lambda split, index: None
 
 
 def _by_hash(images: np.ndarray, without: set[bytes] = frozenset()
@@ -108,14 +94,14 @@ def split_digits(
   return dict(train=every[b:], validation=every[:a], test=every[a:b])
 
 
-def _bounce(start: float, velocity: float, length: int, motion: str) -> np.ndarray:
+def _bounce(start: float, velocity: float, length: int, motion: str, jitter=None) -> np.ndarray:
   """Positions in 0..1 of `length` frames, each after one more move."""
   if motion == 'mirror':
     path = (start + velocity * np.arange(1, length + 1)) % 2
     return np.minimum(path, 2 - path)
   path = np.empty(length)
   for i in range(length):
-    start += velocity
+    start += velocity + (0.0 if jitter is None else jitter[i])
     if start <= 0 or start >= 1:
       start, velocity = min(max(start, 0.0), 1.0), -velocity
     path[i] = start
@@ -125,11 +111,13 @@ def _bounce(start: float, velocity: float, length: int, motion: str) -> np.ndarr
 def clip(
     images: np.ndarray, seed: int, index: int, *, length: int = 20,
     size: tuple[int, int] = (64, 64), digits: int = 2, motion: str = 'clamp', step: float = 0.1,
+    jitter: np.ndarray | None = None,
 ) -> np.ndarray:
   """Clip `index` of a set: uint8 `[length, H, W, 1]`, 0 is the background.
 
   Args:
     images: digits of the split, uint8 `[N, h, w]`, at most as large as a frame.
+    jitter: `[length, 2]`, added to each digit's velocity (rows, columns); with `clamp` only.
   """
   rng = np.random.default_rng((seed, index))
   frames = np.zeros((length, *size), np.uint8)
@@ -139,8 +127,12 @@ def clip(
     angle = rng.uniform(0, 2 * np.pi)
     digit = images[rng.integers(len(images))]
     # Truncated, as published: the far side is touched in the frame of the bounce alone.
-    rows = ((size[0] - height) * _bounce(y, step * np.sin(angle), length, motion)).astype(int)
-    columns = ((size[1] - width) * _bounce(x, step * np.cos(angle), length, motion)).astype(int)
+    rows = ((size[0] - height) * _bounce(
+        y, step * np.sin(angle), length, motion, None if jitter is None else step * jitter[:, 0])
+    ).astype(int)
+    columns = ((size[1] - width) * _bounce(
+        x, step * np.cos(angle), length, motion, None if jitter is None else step * jitter[:, 1])
+    ).astype(int)
     for frame, row, column in zip(frames, rows, columns):
       part = frame[row:row + height, column:column + width]
       np.maximum(part, digit, out=part)
@@ -160,6 +152,18 @@ def prepare(
     StoreError: no idx file, one that is damaged, or an official test file of another shape.
     ValueError: an option out of range.
   """
+  return make(Kind(), in_dir=in_dir, out=out, size=size, length=length, digits=digits, clips=clips,
+              validation_clips=validation_clips, test_clips=test_clips, motion=motion, step=step,
+              seed=seed, validation=validation, test=test, official=official)
+
+
+def make(
+    kind: Kind, *, in_dir, out, size: str = '64', length: int = 20, digits: int = 2,
+    clips: int = 10000, validation_clips: int = 1000, test_clips: int = 1000,
+    motion: str = 'clamp', step: float = 0.1,
+    seed: int = 0, validation: float = 0.1, test: float = 0.1, official: bool = True,
+) -> ClipStore:
+  """`prepare` of a set of this kind."""
   if in_dir is None or not pathlib.Path(in_dir).is_dir():
     raise StoreError(f'--in {in_dir}: name the folder of train-images-idx3-ubyte(.gz) and '
                      't10k-images-idx3-ubyte(.gz)')
@@ -172,18 +176,18 @@ def prepare(
   for name, (value, low) in least.items():
     if not low <= value <= 10 ** 8:
       raise ValueError(f'--{name.replace("_", "-")} {value}: at least {low}')
-  found = {part: _images(in_dir, part) for part in ('train', 't10k')}
+  found = {part: idx_files.images(in_dir, kind.folders, part) for part in ('train', 't10k')}
   paths = [path for _, path in found.values() if path]
   if not paths:
     raise StoreError(f'{in_dir}: neither train-images-idx3-ubyte nor t10k-images-idx3-ubyte '
-                     '(plain or .gz) in it, in moving_mnist/ or in mnist/')
+                     f'(plain or .gz) in it, in {"/ or in ".join(kind.folders)}/')
   sides = resize.size_of(size, '--size')
   pools = split_digits(found['train'][0], found['t10k'][0], validation, test)
   digit = pools['train'].shape[1:]
   if sides is None or min(np.subtract(sides, digit)) < 0:
     raise ValueError(f'--size {size}: at least the size of a digit, {digit[0]}x{digit[1]}')
-  test_file = _find(in_dir, _OFFICIAL) if official else None
-  fixed = None if test_file is None else _official(test_file, length, sides, digits)
+  test_file = idx_files.find(in_dir, kind.folders, kind.official) if official else None
+  fixed = None if test_file is None else _official(test_file, kind, length, sides, digits)
   counts = dict(train=clips, validation=validation_clips,
                 test=test_clips if fixed is None else fixed.shape[1])
   for split, count in counts.items():
@@ -191,16 +195,15 @@ def prepare(
       raise ValueError(f'--{split.replace("train", "validation")}: no digit image is left for the '
                        f'split {split}; change the shares, or ask for no clip of it')
   drawn = dict(size=sides, length=length, digits=digits, motion=motion, step=step)
-  recipe = dict(importer='moving_mnist', version=1, seed=seed, counts=counts, **drawn,
+  recipe = dict(kind.recipe, importer=kind.name, version=1, seed=seed, counts=counts, **drawn,
                 shares=[validation, test],
                 files=cards.checksums(paths + ([test_file] if test_file else [])))
   if done := cards.already_made(out, recipe):
     return done
   with clip_writer.StoreWriter(
-      out, name='moving_mnist', cadence_hours=1.0, recipe=recipe,
-      streams={'frames': Stream((*sides, 1), 'uint8', 'of full scale', 1 / 255)},
-      licence='MNIST: Y. LeCun, C. Cortes, C. J. C. Burges (CC BY-SA 3.0)',
-      description='Moving MNIST: real handwritten digits, generated motion.') as writer:
+      out, name=kind.name, cadence_hours=1.0, recipe=recipe,
+      streams={'frames': Stream((*sides, kind.channels), 'uint8', 'of full scale', 1 / 255)},
+      licence=kind.licence, description=kind.description) as writer:
     total = sum(counts.values())
     with tqdm(total=total, initial=writer.clips, desc='moving digits', unit='clip') as bar:
       for split, count in counts.items():
@@ -208,32 +211,37 @@ def prepare(
           if writer.has(f'{split}-{i}'):
             continue
           if split == 'test' and fixed is not None:
-            frames = np.asarray(fixed[:length, i])[..., None]
+            frames = np.asarray(fixed[:length, i]).reshape(length, *sides, kind.channels)
           else:
-            frames = clip(pools[split], seed, _FIRST[split] + i, **drawn)
+            number = _FIRST[split] + i
+            frames = kind.draw(clip(pools[split], seed, number, **drawn,
+                                    jitter=kind.jitter(split, number)), split, number)
           writer.add(f'{split}-{i}', {'frames': frames}, split=split,
-                     source=f'moving_mnist/{split}/{i}')
+                     source=f'{kind.name}/{split}/{i}')
           bar.update()
-    store = writer.finish(lambda store: _card(store, pools, found, test_file, length))
+    store = writer.finish(lambda store: _card(store, pools, found, test_file, length, kind.notes))
   print(cards.text(store.meta['card']))
   return store
 
 
-def _official(path: pathlib.Path, length: int, size: tuple[int, int], digits: int) -> np.ndarray:
+def _official(path: pathlib.Path, kind: Kind, length: int, size: tuple[int, int], digits: int
+              ) -> np.ndarray:
   try:
     clips = np.load(path, mmap_mode='r')
   except (OSError, ValueError, EOFError) as error:
     raise StoreError(f'{path}: unreadable ({error}); fetch it again') from error
-  if clips.ndim != 4 or clips.dtype != np.uint8:
-    raise StoreError(f'{path}: {clips.dtype}{list(clips.shape)}; expected uint8 [20, N, 64, 64]')
-  if clips.shape[0] < length or clips.shape[2:] != size or digits != 2:
+  wanted = (3,) if kind.channels == 3 else ()
+  if clips.ndim != 4 + len(wanted) or clips.shape[4:] != wanted or clips.dtype != np.uint8:
+    raise StoreError(f'{path}: {clips.dtype}{list(clips.shape)}; expected uint8 '
+                     f'{[20, "N", 64, 64, *wanted]}'.replace("'", ''))
+  if clips.shape[0] < length or clips.shape[2:4] != size or digits != 2:
     raise StoreError(f'{path}: {clips.shape[0]} frames of {clips.shape[2]}x{clips.shape[3]} with 2 '
                      'digits; ask for no more frames and that size, or leave it out with '
                      '--official no')
   return clips
 
 
-def _card(store: ClipStore, pools: dict, found: dict, test_file, length: int) -> dict:
+def _card(store: ClipStore, pools: dict, found: dict, test_file, length: int, notes) -> dict:
   counts = store.clips.by_split()
   card = dict(name=store.name, **cards.equal_clips(store, length))
   used = [s for s in pools if s in counts and not (s == 'test' and test_file)]
@@ -242,7 +250,7 @@ def _card(store: ClipStore, pools: dict, found: dict, test_file, length: int) ->
       'digit images': f'{digits}; none is in two splits',
       'read': ' '.join(p.name for _, p in found.values() if p)}
   card['statistics'] = cards.sampled(store)
-  card['notes'] = [
+  card['notes'] = [*notes] + [
       f'{part}-images is not there: all digits are of {other}-images, split by digit image'
       for part, other in (('train', 't10k'), ('t10k', 'train')) if found[part][0] is None]
   if test_file:

@@ -1,0 +1,64 @@
+"""Arrays of .npz and .npy files row by row: none of them is ever whole in memory."""
+
+import contextlib
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from stp_jax.data.samples import Unreadable, naming
+
+
+class Member:
+  """An array inside an .npz, read from its beginning.
+
+  Attributes:
+    shape, dtype: of the whole array.
+  """
+
+  def __init__(self, archive: zipfile.ZipFile, path: pathlib.Path, name: str):
+    self._path, self._name = path, name
+    if f'{name}.npy' not in archive.namelist():
+      there = ' '.join(n.removesuffix('.npy') for n in archive.namelist())
+      raise Unreadable(f'{path}: no array {name}; it has {there or "none"}')
+    with naming(path, 'an npz file'):
+      self._file = archive.open(f'{name}.npy')
+      version = np.lib.format.read_magic(self._file)
+      read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+              else np.lib.format.read_array_header_2_0)
+      self.shape, fortran, self.dtype = read(self._file)
+    if fortran or self.dtype.hasobject or not self.shape:
+      raise Unreadable(f'{path}: array {name}: {self.dtype}{list(self.shape)} in C order expected')
+
+  def __iter__(self) -> Iterator[np.ndarray]:
+    size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+    for i in range(self.shape[0]):
+      with naming(self._path, f'an npz file, array {self._name} row {i}'):
+        data = self._file.read(size)
+      if len(data) != size:
+        raise Unreadable(f'{self._path}: array {self._name} ends in row {i} of {self.shape[0]}; '
+                         'fetch it again')
+      yield np.frombuffer(data, self.dtype).reshape(self.shape[1:])
+
+
+@contextlib.contextmanager
+def members(path: pathlib.Path, *names: str) -> Iterator[tuple[Member, ...]]:
+  """Arrays of an .npz, side by side.
+
+  Raises:
+    Unreadable: names the file, and the arrays that it has instead.
+  """
+  with naming(path, 'an npz file'):
+    try:
+      archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+      raise Unreadable(f'{path}: no npz file, or damaged ({error})') from error
+  with archive:
+    yield tuple(Member(archive, path, n) for n in names)
+
+
+def array(path: pathlib.Path) -> np.ndarray:
+  """A memory map of an .npy file."""
+  with naming(path, 'an npy file'):
+    return np.load(path, mmap_mode='r', allow_pickle=False)

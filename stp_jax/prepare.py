@@ -39,14 +39,17 @@ def main(arguments: list[str]) -> int:
       spelled = getattr(module, 'SPELLED', {}).get(option, option)
       parser.add_argument(f'--{spelled.replace("_", "-")}', dest=option, default=default,
                           help=f'{text} (default: {default})'.replace('%', '%%'), **words)
-    parser.add_argument('--download', action='store_true',
-                        help='fetch the files first, where a public address is known; they are '
-                             'kept in --in, or in the cache of the user')
-    parser.add_argument('--mirror', default='', help='take them from this address instead')
+    own = 'download' in known  # archives by date, records by number
+    if not own:
+      parser.add_argument('--download', action='store_true',
+                          help='fetch the files first, where a public address is known; they are '
+                               'kept in --in, or in the cache of the user')
+      parser.add_argument('--mirror', default='', help='take them from this address instead')
     options = vars(parser.parse_args(rest))
-    mirror = options.pop('mirror')
-    if options.pop('download'):
-      options['in_dir'] = addresses.fetch(name, options['in_dir'], mirror)
+    if not own:
+      mirror = options.pop('mirror')
+      if options.pop('download'):
+        options['in_dir'] = addresses.fetch(name, options['in_dir'], mirror)
     made = module.prepare(**options)
   except (ValueError, OSError, ImportError) as error:
     print(f'prepare {name}: {error}', file=sys.stderr)

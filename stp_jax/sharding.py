@@ -99,6 +99,15 @@ def training_on(mesh: Mesh):
     _TRAINING.reset(token)
 
 
+def keeps_order(mesh: Mesh) -> bool:
+  """Whether all devices run the collectives of a program in one order.
+
+  A host that plays several devices does not: two all-reduces that do not depend on each other wait
+  for its few threads, some devices in one, some in the other, for ever.
+  """
+  return mesh.devices.flat[0].platform != 'cpu'
+
+
 def mesh_in_training() -> Mesh | None:
   """The mesh of `training_on`, None outside."""
   return _TRAINING.get()

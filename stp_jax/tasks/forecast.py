@@ -182,10 +182,8 @@ class Forecast(base.Task):
     mesh = sharding.mesh_in_training()
     if mesh is None or mesh.devices.size == 1:
       return False
-    if 'batch_stats' in whole[0]:
-      # Statistics of the whole batch are collectives between the layers, which the compiler places
-      # itself: written out, on a host that plays several devices, they waited for each other.
-      return False
+    if 'batch_stats' in whole[0] and not sharding.keeps_order(mesh):
+      return False  # statistics of the whole batch are collectives between the layers
     paths = [jax.tree_util.keystr(p, simple=True, separator='/')
              for p, _ in jax.tree_util.tree_leaves_with_path(whole[0]['params'])]
     if mesh.shape['fsdp'] > 1 and not all(map(self.gathered, paths)):

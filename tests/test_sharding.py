@@ -165,3 +165,36 @@ def test_the_plan_holds_what_the_rule_says(capsys):
   assert found[0]['optimizer_mib'] == pytest.approx(2 * found[0]['params_mib'], rel=1e-3)
   assert len(benchmark_plan.published()) == 67
   capsys.readouterr()
+
+
+def _video_models():
+  import pathlib
+  module = config_files.module(pathlib.Path('configs/video.py'))
+  return [name for name in module.MODELS if name != 'crevnet']
+
+
+def _traces(path):
+  """The step of a config on eight devices, shapes only; whether it was split by rows."""
+  from stp_jax import benchmark_table
+  config = config_files.load(path)
+  config.data.batch_size = 8
+  task = benchmark_table.task_of(config)
+  tx, schedule = optimizers.make(config.optimizer, 8, 8, task.label)
+  step = train.make_train_step(task, tx, schedule, 0.0, mesh_of(4, 2))
+  state = jax.eval_shape(train.make_init(task, tx, False, 0))
+  lead = 8, task.length
+  batch = dict(frames=jax.ShapeDtypeStruct((*lead, *task.spec.shape), task.spec.dtype),
+               forcings=jax.ShapeDtypeStruct((*lead, len(task.spec.columns)), np.float32))
+  stage = task.stage(0)
+  jaxpr = jax.make_jaxpr(lambda s, b: step(s, b, stage))(state, batch)
+  after = jax.eval_shape(lambda s, b: step(s, b, stage)[0], state, batch)
+  assert [x.shape for x in jax.tree.leaves(after)] == [x.shape for x in jax.tree.leaves(state)]
+  return 'shard_map' in str(jaxpr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', _video_models())
+def test_every_model_takes_the_rows_of_one_device(model):
+  """Terms, contexts and statistics of every backbone have the shapes that splitting needs."""
+  split = _traces(f'configs/video.py:model={model},smoke')
+  assert split == (model != 'dmvfn')  # DMVFN drops blocks at random

@@ -1,10 +1,11 @@
 """The ledger of the forecaster's desk: what was forecast, and how it came out, day by day.
 
 `ledger.csv` has a row per forecast and lead day: root mean square error, mean absolute error and
-bias in TECU, of the net, of persistence (the last day seen, or the last map where less than a
-day is read) and of CODE's own forecasts (C1PG for the first day, C2PG for the second), plain and weighted with the cosine of the latitude, over the
-same maps. Empty: not there (yet). Rows are keyed by issue time and lead day: a second run changes
-nothing, a better truth (final maps in place of rapid ones) replaces the row.
+bias in TECU, of the net, of persistence (the last day seen, or the last map where less than a day
+is read) and of CODE's own forecasts (C1PG for the first day, C2PG for the second), plain and
+weighted with the cosine of the latitude, over the same maps. Empty: not there (yet). Rows are keyed
+by issue time and lead day: a second run changes nothing, a better truth (final maps in place of
+rapid ones) replaces the row.
 """
 
 import csv

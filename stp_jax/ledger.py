@@ -1,10 +1,11 @@
 """The ledger of the forecaster's desk: what was forecast, and how it came out, day by day.
 
 `ledger.csv` has a row per forecast and lead day: root mean square error, mean absolute error and
-bias in TECU, of the net, of persistence (the last day seen) and of CODE's own forecasts (C1PG for
-the first day, C2PG for the second), plain and weighted with the cosine of the latitude, over the
-same maps. Empty: not there (yet). Rows are keyed by issue time and lead day: a second run changes
-nothing, a better truth (final maps in place of rapid ones) replaces the row.
+bias in TECU, of the net, of persistence (the last day seen, or the last map where less than a day
+is read) and of CODE's own forecasts (C1PG for the first day, C2PG for the second), plain and
+weighted with the cosine of the latitude, over the same maps. Empty: not there (yet). Rows are keyed
+by issue time and lead day: a second run changes nothing, a better truth (final maps in place of
+rapid ones) replaces the row.
 """
 
 import csv
@@ -97,7 +98,7 @@ def draw(path: pathlib.Path, rows: list[Mapping[str, str]], title: str) -> pathl
   panels = figure.subplots(len(leads), 1, sharex=True, squeeze=False)[:, 0]
   looks = dict(net=style.LINES['net'], persistence=style.LINES['persistence'],
                c1pg=dict(color='#0072B2'), c2pg=dict(color='#56B4E9'))
-  labels = dict(net='net', persistence='persistence (24 h)', c1pg='CODE C1PG', c2pg='CODE C2PG')
+  labels = dict(net='net', persistence='persistence', c1pg='CODE C1PG', c2pg='CODE C2PG')
   for axes, lead in zip(panels, leads):
     mine = [r for r in rows if int(r['lead_day']) == lead]
     x = np.array([r['valid_from'] for r in mine], 'datetime64[m]')

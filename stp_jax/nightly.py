@@ -131,7 +131,7 @@ def _scored(folder: pathlib.Path, store: ClipStore, files: pathlib.Path, args, c
     issued = str(kept['issue_time'])
   times = times.astype('datetime64[m]')
   size = max(1, round(24 / cadence))
-  lag = min(size, len(seen))
+  lag = size if size <= len(seen) else 1  # as `metrics.baselines` has it
   persistence = seen[len(seen) - lag + np.arange(len(times)) % lag]
   truth, names = _truth(store, times, forecast.shape[1:])
   for day in range(-(-len(times) // size)):

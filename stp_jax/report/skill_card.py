@@ -9,7 +9,7 @@ from stp_jax.metrics import skill
 from stp_jax.report import score_card
 
 _LABELS = {
-    'net': 'net', 'persistence': 'persistence (24 h)', 'damped_persistence': 'damped persistence',
+    'net': 'net', 'persistence': 'persistence', 'damped_persistence': 'damped persistence',
     'hourly_climatology': 'hourly climatology', 'scaled_climatology': 'month-hour climatology',
     'ar_blend': 'climatology + AR(1)', 'recurrence_27d': '27-day recurrence', 'c1pg': 'CODE C1PG',
     'c2pg': 'CODE C2PG', 'iri': 'IRI'}
@@ -36,6 +36,9 @@ def markdown(card: Mapping) -> str:
       f'- runs: {" ".join(card["runs"])}, step {card["step"]}'
       + (f', {card["members"]} samples of each' if card['members'] else ''),
       f'- future forcings: {card["future_forcings"]}',
+      '- persistence: ' + (
+          'the same hour of the last day seen' if card['t_in'] * card['cadence_hours'] >= 24 else
+          'the last frame seen, as less than a day is read'),
       f'- intervals: 95 %, from {1000} resamples of whole days; "better" only where the interval '
       f'of the difference excludes 0, with at least {skill.FEWEST_DAYS} days', '']
   rows = []
@@ -64,7 +67,7 @@ def markdown(card: Mapping) -> str:
                      _interval(found['interval']), found['verdict']])
   lines += score_card.table(['baseline', 'frames', 'difference', '95 %', 'the net is'], rows,
                             left=(0, 1, 4))
-  lines += ['## By group', '', f'Cosine-weighted RMSE [{units}]; the verdict is against 24-h '
+  lines += ['## By group', '', f'Cosine-weighted RMSE [{units}]; the verdict is against '
             'persistence.', '']
   names = [n for n in card['forecasts'] if n in (
       'net', 'persistence', 'ar_blend', 'recurrence_27d', 'c1pg', 'c2pg', 'iri')]

@@ -134,8 +134,8 @@ def test_words_of_fields():
 
 @pytest.mark.parametrize('model', _GS2PM.presets.MODELS)
 def test_every_model_of_the_gs2pm_comparison(model):
-  for words in ('smoke', 'smoke,stage=full,init_from=x', 'channels=3,t_out=10'):
-    check(f'{GS2PM}:model={model},{words}')
+  check(f'{GS2PM}:model={model},smoke,stage=full,init_from=x')
+  check(f'{GS2PM}:model={model},channels=3,t_out=10')
   build(f'{GS2PM}:model={model},scale=small,channels={1 if model == "lmc" else 3}')
 
 
@@ -221,7 +221,9 @@ VIDEO_COUNTS = dict(
         moga=(12.76, 7.01), tau=(12.22, 6.70)))
 
 
-@pytest.mark.parametrize('dataset', VIDEO_COUNTS)
+@pytest.mark.parametrize('dataset', [
+    d if d in ('moving_mnist', 'taxibj') else pytest.param(d, marks=pytest.mark.slow)
+    for d in VIDEO_COUNTS])
 def test_published_sizes_of_video(dataset):
   for model, (parameters, gmacs) in VIDEO_COUNTS[dataset].items():
     row = benchmark_table.count(config_files.load(

@@ -94,7 +94,7 @@ def test_the_reader_of_programs_sees_a_collective_in_a_loop():
 
 
 @pytest.mark.parametrize('words, data, fsdp', [
-    ('model=simvp,channels=4', 4, 1),
+    pytest.param('model=simvp,channels=4', 4, 1, marks=pytest.mark.slow),
     pytest.param('model=predrnnv2,channels=4', 2, 2, marks=pytest.mark.slow)])
 def test_shards_train_as_one_device_does(store, words, data, fsdp):
   """Losses, gradients' norm, batch statistics and new weights."""

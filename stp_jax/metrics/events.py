@@ -101,6 +101,8 @@ def window_sum(value: Array, side: int) -> Array:
 
   A window of even side reaches one pixel further up and left than down and right.
   """
+  if side == 1:
+    return value
   before, after = side // 2, (side - 1) // 2
   for axis in (value.ndim - 3, value.ndim - 2):
     pad = [(0, 0)] * value.ndim
@@ -130,24 +132,28 @@ def per_example(
   # NaN compares as no event; minus infinity also pools as none.
   hidden = lambda x: jnp.where(there & ~jnp.isnan(x), x, -jnp.inf)
   fields = [hidden(prediction), hidden(truth)]
+  # One compiled body for all thresholds: this would else be the longest compilation of a run.
+  lows = jnp.asarray(settings.thresholds, jnp.float32) * ((1 - _SLACK) / settings.factor)
   counts, fractions = [], []
   for side in settings.scales:
     pooled, seen = fields, there
     if side > 1:
       pooled = [max_pool(f, side) for f in fields]
       seen = max_pool(jnp.where(there, 0.0, -jnp.inf), side) == 0
-    row, shares = [], []
-    for threshold in settings.thresholds:
-      low = threshold * (1 - _SLACK) / settings.factor
+
+    def one(low, pooled=pooled, seen=seen, side=side):
       counted = nowcast.counts(*pooled, seen, low=low)
-      row.append(jnp.stack([counted[k] for k in nowcast.COUNTS], -1))
       forecast, observed = (
           window_sum((f >= low).astype(jnp.float32), side) / side**2 for f in fields)
       sums = (jnp.square(forecast - observed), jnp.square(forecast) + jnp.square(observed))
-      shares.append(jnp.stack([jnp.sum(s, (-3, -2, -1)) for s in sums], -1))
-    counts.append(jnp.stack(row, -2))
-    fractions.append(jnp.stack(shares, -2))
-  return dict(counts=jnp.stack(counts, -3), fractions=jnp.stack(fractions, -3))
+      return (jnp.stack([counted[k] for k in nowcast.COUNTS], -1),
+              jnp.stack([jnp.sum(s, (-3, -2, -1)) for s in sums], -1))
+
+    # [K, B, T, n] -> [B, T, K, n]
+    counted, shares = (jnp.moveaxis(x, 0, 2) for x in jax.lax.map(one, lows))
+    counts.append(counted)
+    fractions.append(shares)
+  return dict(counts=jnp.stack(counts, 2), fractions=jnp.stack(fractions, 2))
 
 
 def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -113,6 +113,19 @@ def mesh_in_training() -> Mesh | None:
   return _TRAINING.get()
 
 
+def draws(function: Callable, *args) -> bool:
+  """Whether a function draws random numbers; traces it."""
+  def found(jaxpr) -> bool:
+    return any(
+        e.primitive.name in ('random_bits', 'threefry2x32', 'rng_bit_generator')
+        or any(found(getattr(v, 'jaxpr', v)) for p in e.params.values()
+               for v in (p if isinstance(p, (tuple, list)) else (p,))
+               if hasattr(v, 'eqns') or hasattr(v, 'jaxpr'))
+        for e in jaxpr.eqns)
+
+  return found(jax.make_jaxpr(function)(*args).jaxpr)
+
+
 def per_shard(function: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], whole: PyTree,
               batched: PyTree) -> tuple[PyTree, PyTree]:
   """`function(whole, batched)`, on each device for its own rows of the batch.

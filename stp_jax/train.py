@@ -28,6 +28,7 @@ from stp_jax import (
     hooks,
     monitor,
     optimizers,
+    parts,
     sharding,
     tasks,
     trouble,
@@ -92,26 +93,8 @@ def make_train_step(task, tx: optax.GradientTransformation, schedule, ema_decay:
     if accumulate == 1:
       (loss, (metrics, updated)), grads = grad_fn(state.params, state.model_state, batch, rng)
     else:
-      # The same rows on any mesh, so that the parts do not depend on the number of devices.
-      split = lambda x: jax.lax.with_sharding_constraint(
-          x.reshape(accumulate, -1, *x.shape[1:]), sharding.parts_sharding(mesh))
-
-      def part(model_state, given):
-        (loss, (metrics, updated)), grads = grad_fn(state.params, model_state, *given)
-        return {**model_state, **updated}, (loss, metrics, grads, updated)
-
-      def add(carry, given):
-        model_state, total = carry
-        model_state, (loss, metrics, grads, updated) = part(model_state, given)
-        return (model_state, jax.tree.map(jnp.add, total, (loss, metrics, grads))), updated
-
-      parts = jax.tree.map(split, batch), jax.random.split(rng, accumulate)
-      zero = jax.tree.map(
-          lambda x: jnp.zeros(x.shape, x.dtype),
-          jax.eval_shape(part, state.model_state, jax.tree.map(lambda x: x[0], parts))[1][:3])
-      (_, total), updated = jax.lax.scan(add, (state.model_state, zero), parts)
-      loss, metrics, grads = jax.tree.map(lambda x: x / accumulate, total)
-      updated = jax.tree.map(lambda x: x[-1], updated)
+      loss, metrics, updated, grads = parts.gradient(
+          grad_fn, state.params, state.model_state, batch, rng, accumulate, mesh)
     norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -52,7 +52,7 @@ BREAKS = dict(
                 '[model=simvp,channels=4-4-1]'),
     bytes=('stp_jax/sharding.py', "spec = ['fsdp' if i == axis", "spec = [None if i == axis",
            'tests/test_sharding.py::test_bytes_fall_with_the_number_of_devices'),
-    parts=('stp_jax/train.py', 'jax.tree.map(lambda x: x / accumulate, total)', 'total',
+    parts=('stp_jax/parts.py', 'jax.tree.map(lambda x: x / count, total)', 'total',
            'tests/test_sharding.py::test_parts_of_a_batch_give_its_gradient'),
     requeue=('launch/slurm.sbatch', 'scontrol requeue "$SLURM_JOB_ID"', 'true',
              'tests/test_launch.py::'

@@ -1,10 +1,8 @@
 """The forecast task: frames and forcings in, frames out; owns the loss and the scores."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.errors
 import jax
 import jax.numpy as jnp
 
@@ -165,12 +163,12 @@ class Forecast(base.Task):
     if not train:
       return self.model(t_out).apply(variables, **arguments, train=False), {}
 
-    def forward(whole, batched, random=True):
+    def forward(whole, batched):
       variables, rng = whole
       arguments, use_true = batched
       return self.model(t_out).apply(
           variables, **arguments, use_true=use_true, train=True, mutable=['batch_stats'],
-          rngs={'dropout': rng} if random else {})
+          rngs={'dropout': rng})
 
     whole, batched = (variables, rng), (arguments, use_true)
     if self._splits(forward, whole, batched):
@@ -188,11 +186,8 @@ class Forecast(base.Task):
              for p, _ in jax.tree_util.tree_leaves_with_path(whole[0]['params'])]
     if mesh.shape['fsdp'] > 1 and not all(map(self.gathered, paths)):
       return False  # a stack of layers that is gathered layer by layer
-    try:
-      jax.eval_shape(functools.partial(forward, random=False), whole, batched)
-    except flax.errors.InvalidRngError:
-      return False  # dropout: the same examples must be dropped on any number of devices
-    return True
+    # Dropout: the same examples must be dropped on any number of devices.
+    return not sharding.draws(forward, whole, batched)
 
   def loss(self, variables: Variables, batch: Batch, *, rng: jax.Array, step: Array, stage: int
            ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:

@@ -39,8 +39,9 @@ def _finite(tree) -> bool:
 def first_bad_module(task, state: TrainState, batch: Batch, step: int, stage: int) -> str:
   """The first module, in the order of computation, whose output is not finite.
 
-  Modules run one by one, uncompiled, loops over time as loops of Python: seconds to minutes. Where
-  the forward pass is finite, the first parameter whose gradient is not.
+  Modules run one by one, uncompiled: seconds to minutes; what is recomputed in the backward pass (a
+  loop over time) is traced, and named as a whole. Where the forward pass is finite, the first
+  parameter whose gradient is not.
 
   Args:
     batch: the whole global batch, on the host. step: the step (from 0) that used it.
@@ -56,7 +57,10 @@ def first_bad_module(task, state: TrainState, batch: Batch, step: int, stage: in
 
   def intercept(call, args, kwargs, context):
     result = call(*args, **kwargs)
-    # Outputs are checked as they come, inner modules before those around them.
+    # Outputs are checked as they come, inner modules before those around them. What is traced for
+    # its shapes first has no values yet.
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(result)):
+      return result
     if not found and _finite((args, kwargs)) and not _finite(result):
       found.append('/'.join(context.module.path) or type(context.module).__name__)
     return result

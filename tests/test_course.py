@@ -185,7 +185,7 @@ def test_the_published_network_and_recipe():
 
 def test_the_launcher(tmp_path):
   subprocess.run(['bash', '-n', str(_SCRIPT)], check=True)
-  wrong = subprocess.run(['bash', str(_SCRIPT), '--dry-run'], capture_output=True, text=True)
+  wrong = subprocess.run(['bash', str(_SCRIPT)], capture_output=True, text=True)
   assert wrong.returncode == 2 and 'DATA [RUN] [WORDS]' in wrong.stderr
   told = subprocess.run(['bash', str(_SCRIPT), '--dry-run', '/my data'], capture_output=True,
                         text=True, check=True).stdout

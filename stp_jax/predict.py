@@ -143,7 +143,8 @@ def _calendar(spec, times: np.ndarray) -> np.ndarray:
   """`[T, F]`: calendar columns at these times, NaN in all other columns."""
   calendar = dict(zip(indices.CALENDAR, indices.calendar(times).T))
   nothing = np.full(len(times), np.nan)
-  return np.stack([calendar.get(c, nothing) for c in spec.columns], 1)
+  return np.stack([calendar.get(c, nothing) for c in spec.columns], 1) if spec.columns else (
+      np.zeros((len(times), 0)))
 
 
 def issue(predictor: Predictor, store: clip_store.ClipStore, issue_time: str) -> dict:

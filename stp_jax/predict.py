@@ -236,7 +236,8 @@ def write(out, result: dict, card: dict) -> None:
                      **netcdf.words(card))
     try:
       from stp_jax.report import forecast_maps
-      forecast_maps.write(folder, card, result)
+      shown = result if fields is None else dict(result, forecast=fields[..., 0])
+      forecast_maps.write(folder, card, shown)
     except ImportError as error:
       if (error.name or '').split('.')[0] not in ('matplotlib', 'PIL'):
         raise

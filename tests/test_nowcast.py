@@ -95,7 +95,7 @@ def test_without_pysteps_a_note_stands_in_for_its_row(monkeypatch):
 
 
 @pytest.mark.parametrize('words, name', [
-    (['--issue-time=2010-08-26T01:20'], 'forecast.nc'),
+    (['--issue-time=2010-08-26T01:20'], 'forecast.nc'), (['--issue-time=latest'], 'forecast.nc'),
     (['--split=test', '--limit=1'], 'store/run/sample1.nc')])
 def test_a_nowcast_as_netcdf(run, tmp_path, words, name):
   assert predict.main([f'--checkpoint={run / "run"}', f'--store={run / "store"}',
@@ -110,7 +110,8 @@ def test_a_nowcast_as_netcdf(run, tmp_path, words, name):
     np.testing.assert_allclose(data['y'], store.meta['grid']['y'])
     np.testing.assert_array_equal(data['lead_time'], [5, 10])
     if name == 'forecast.nc':
-      assert data['time'].values[0] == np.datetime64('2010-08-26T01:25')
+      issued = '01:20' if 'latest' not in words[0] else '01:35'  # that of the last file
+      assert data['forecast_reference_time'].values == np.datetime64(f'2010-08-26T{issued}')
       with np.load(tmp_path / 'out' / 'forecast.npz') as kept:
         np.testing.assert_allclose(
             kept['forecast'][..., :-2], rain.values[..., :-2], rtol=1e-6)

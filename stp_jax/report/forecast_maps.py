@@ -10,7 +10,7 @@ from stp_jax.report import plots, style
 
 
 def write(folder: pathlib.Path, card: Mapping, result: Mapping) -> list[pathlib.Path]:
-  """Writes `maps/lead_<hours>h.png` and `forecast.gif`.
+  """Writes `maps/lead_<hours>h.png` (`_<minutes>min` below an hour apart) and `forecast.gif`.
 
   Args:
     folder: exists.
@@ -36,7 +36,9 @@ def write(folder: pathlib.Path, card: Mapping, result: Mapping) -> list[pathlib.
     image.set_data(np.ma.masked_invalid(values[::-1] if frame.flip else values))
     figure.suptitle(plots.title(card, plots.when(
         dict(result, truth=forecast), lead, cadence).replace('\n', ' · ')), fontsize=10)
-    paths.append(maps / f'lead_{(lead + 1) * cadence:03g}h.png')
+    hours = (lead + 1) * cadence
+    paths.append(maps / (f'lead_{hours:03g}h.png' if cadence >= 1 else
+                         f'lead_{60 * hours:03.0f}min.png'))
     figure.savefig(paths[-1])
     if lead == 0:
       figure.set_layout_engine('none')  # only the data moves from here on

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stp_jax.data import georeference, radar_files
+from stp_jax.data import folder, georeference, radar_files
 
 KNMI = ('+proj=stere +lat_0=90 +lon_0=0.0 +lat_ts=60.0 +a=6378.137 +b=6356.752 +x_0=0 +y_0=0')
 
@@ -64,3 +64,26 @@ def test_the_corners_of_a_real_composite(realdata):
                                    (grid['x'][-1] + half, grid['y'][0] + half),
                                    (grid['x'][-1] + half, grid['y'][-1] - half)]):
     np.testing.assert_allclose(_degrees(x, y), (lat[corner], lon[corner]), atol=2e-3)
+
+
+def test_own_projected_netcdf_keeps_its_places(tmp_path):
+  """`prepare folder` of a CF file: coordinates, mapping and the variable's names, resized."""
+  xarray = pytest.importorskip('xarray')
+  pytest.importorskip('netCDF4')
+  times = np.datetime64('2020-01-01', 'ns') + np.arange(12) * np.timedelta64(10, 'm')
+  plane = lambda axis, n: (axis, np.arange(float(n))[::-1 if axis == 'y' else 1] * 1000.0, dict(
+      standard_name=f'projection_{axis}_coordinate', units='m'))
+  rain = np.random.default_rng(0).random((12, 16, 20)).astype(np.float32)
+  xarray.Dataset(
+      dict(rate=(('time', 'y', 'x'), rain, dict(
+          units='mm h-1', standard_name='rainfall_rate', grid_mapping='crs')),
+          crs=((), 0, dict(grid_mapping_name='albers_conical_equal_area',
+                           standard_parallel=[-18.0, -36.0]))),
+      dict(time=times, y=plane('y', 16), x=plane('x', 20))).to_netcdf(tmp_path / 'a.nc')
+  store = folder.prepare(in_dir=tmp_path / 'a.nc', out=tmp_path / 's', size='32x20',
+                         variable='rate', window=4)
+  grid = store.meta['grid']
+  assert len(grid['y']) == 32 and len(grid['x']) == 20 and grid['xy_units'] == 'm'
+  assert grid['projection']['standard_parallel'] == [-18.0, -36.0]
+  assert grid['variable'] == dict(name='rate', standard_name='rainfall_rate', units='mm h-1')
+  assert georeference.is_placed(grid) and store.streams['frames'].units == 'mm h-1'

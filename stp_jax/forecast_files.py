@@ -65,7 +65,10 @@ def write(out, result: Mapping, card: Mapping) -> None:
 
 def _pictures(folder: pathlib.Path, result: Mapping, card: Mapping) -> None:
   from stp_jax.report import forecast_maps
-  forecast_maps.write(folder, card, result)
+  # Of a radar, only what it sees: elsewhere a forecast is the net's habit.
+  fields = result.get('fields')
+  shown = result if fields is None else dict(result, forecast=fields[..., 0])
+  forecast_maps.write(folder, card, shown)
 
 
 def _gridded(result: Mapping) -> bool:

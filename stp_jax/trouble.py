@@ -33,7 +33,8 @@ class Skipped:
 
 def _finite(tree) -> bool:
   leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
-  return all(bool(jnp.isfinite(x).all()) for x in leaves)
+  # Flax traces a loop's body once for its constants, before the loop runs with values.
+  return all(isinstance(x, jax.core.Tracer) or bool(jnp.isfinite(x).all()) for x in leaves)
 
 
 def first_bad_module(task, state: TrainState, batch: Batch, step: int, stage: int) -> str:
@@ -57,10 +58,7 @@ def first_bad_module(task, state: TrainState, batch: Batch, step: int, stage: in
 
   def intercept(call, args, kwargs, context):
     result = call(*args, **kwargs)
-    # Outputs are checked as they come, inner modules before those around them. What is traced for
-    # its shapes first has no values yet.
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(result)):
-      return result
+    # Outputs are checked as they come, inner modules before those around them.
     if not found and _finite((args, kwargs)) and not _finite(result):
       found.append('/'.join(context.module.path) or type(context.module).__name__)
     return result
@@ -69,11 +67,10 @@ def first_bad_module(task, state: TrainState, batch: Batch, step: int, stage: in
     with jax.disable_jit(), nn.intercept_methods(intercept):
       task.loss(variables, batch, **arguments)
   except Exception as error:  # a model that does not run uncompiled must not hide the step
-    found.append('') if not found else None
     problem = f'{type(error).__name__}'
   else:
     problem = ''
-  if found and found[0]:
+  if found:
     return found[0]
 
   @jax.jit

@@ -169,14 +169,14 @@ def test_inspect_touches_no_accelerator(run):
 
 
 def test_a_module_that_overflows_is_named_with_step_and_samples(store, tmp_path, monkeypatch):
-  real = convlstm.ConvLSTMCell.__call__
+  real = convlstm.GateConv.__call__
   def broken(self, *args, **kwargs):
-    return jax.tree.map(lambda x: x / 0.0 if 'cell_list_0' in self.name else x,
+    return jax.tree.map(lambda x: x / 0.0 if 'cell_list_0' in self.path else x,
                         real(self, *args, **kwargs))
-  monkeypatch.setattr(convlstm.ConvLSTMCell, '__call__', broken)
+  monkeypatch.setattr(convlstm.GateConv, '__call__', broken)
   with pytest.raises(train.NonFiniteError, match=(
       r'step 2: 2 steps were not finite, more than max_skipped=1 .*samples of step 2: '
-      r's clip 0 frame \d+ \(file0\), .*first bad module: backbone(/cell_list_0)?$')):
+      r's clip 0 frame \d+ \(file0\), .*first bad module: backbone/cell_list_0$')):
     train.train(make_config(store, max_skipped=1, log_every=1), tmp_path)
 
 

@@ -111,7 +111,7 @@ def test_a_store_that_points_elsewhere_is_refused(tmp_path, name):
       ClipStore(store.path)
 
 
-@pytest.mark.parametrize('size', [1 << 31, 1 << 62, (1 << 64) - 1])
+@pytest.mark.parametrize('size', [1 << 29, 1 << 31, 1 << 62, (1 << 64) - 1])
 def test_a_record_of_absurd_length_is_refused(tmp_path, size):
   path = tmp_path / 'a.tfrecord'
   path.write_bytes(tfrecord_bytes.head(size) + bytes(64))

@@ -14,6 +14,8 @@ import zlib
 
 import jax
 
+from stp_jax import files
+
 
 class CheckpointError(ValueError):
   """A checkpoint that is absent, damaged or of another architecture."""
@@ -47,9 +49,7 @@ def seal(workdir, step: int) -> None:
            for p in sorted(folder.rglob('*')) if p.is_file()}
   path = _seal_file(workdir, step)
   path.parent.mkdir(exist_ok=True)
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(found))
-  temporary.replace(path)
+  files.write_text(path, json.dumps(found))
 
 
 def damage(workdir, step: int) -> str:

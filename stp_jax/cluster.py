@@ -5,14 +5,18 @@ laptop, or inside an allocation but outside `srun`, nothing is joined.
 """
 
 import os
+import pathlib
 import re
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+from stp_jax import files
 
 # A launcher requeues a job that exits with this code (EX_TEMPFAIL).
 REQUEUE = 75
@@ -145,3 +149,23 @@ class StopRequest:
   def __exit__(self, *_):
     for number, handler in self._previous.items():
       signal.signal(number, handler)
+
+
+def made_once(
+    path: str | os.PathLike, make: Callable[[], Mapping[str, np.ndarray] | None],
+) -> dict[str, np.ndarray] | None:
+  """The arrays of an `.npz`; where it is not there, those of `make()`, kept for the next time.
+
+  Of several processes the first one writes. Nothing is written where `make` gives None.
+  """
+  path = pathlib.Path(path)
+  if path.exists():
+    with np.load(path) as kept:
+      return dict(kept)
+  made = make()
+  if made is None:
+    return None
+  if jax.process_index() == 0:
+    with files.whole(path) as partial:
+      np.savez_compressed(partial, **made)
+  return dict(made)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from stp_jax import files
 from stp_jax.data import clip_store, datasets, pipeline
 from stp_jax.data import spec as data_spec
 
@@ -133,10 +134,9 @@ def of_run(predictor, run, *, progress: bool = True) -> ErrorModel | None:
   if sum(map(len, found)) < FEWEST:
     return None
   model = fit(predictor, found, spec, f'validation windows of {spec.name}', progress=progress)
-  temporary = path.with_name('errors.partial.npz')
-  np.savez_compressed(temporary, rms=model.rms, windows=model.windows, source=model.source,
-                      step=predictor.step)
-  temporary.replace(path)
+  with files.whole(path) as partial:
+    np.savez_compressed(partial, rms=model.rms, windows=model.windows, source=model.source,
+                        step=predictor.step)
   return model
 
 

@@ -128,20 +128,12 @@ def baselines_of(run, task, config) -> dict[str, np.ndarray] | None:
   None where the training stores are not at hand (a converted checkpoint) or carry no clock:
   persistence alone is then the baseline.
   """
-  path = pathlib.Path(run) / 'baselines.npz'
-  if path.exists():
-    return dict(np.load(path))
   try:
-    stores = datasets.open_stores(config)
-    fitted = fit_baselines(task, stores)
+    return cluster.made_once(pathlib.Path(run) / 'baselines.npz',
+                           lambda: fit_baselines(task, datasets.open_stores(config)))
   except ValueError as error:
     print(f'baselines: only persistence, because {error}', file=sys.stderr)
     return None
-  if fitted is not None and jax.process_index() == 0:
-    temporary = path.with_name('baselines.tmp.npz')
-    np.savez_compressed(temporary, **fitted)
-    temporary.replace(path)
-  return fitted
 
 
 def card(

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from stp_jax import checkpoint, sharding, tasks
+from stp_jax import checkpoint, cluster, sharding, tasks
 from stp_jax.data import beam_windows, datasets, pipeline
 from stp_jax.metrics import beam as metrics
 from stp_jax.metrics import beam_baselines
@@ -156,22 +156,16 @@ def _before(config) -> dict | None:
 
 def baselines_of(run, task, config) -> dict[str, np.ndarray] | None:
   """The baselines fitted on a run's training samples, once: `<run>/beam_baselines.npz`."""
-  path = pathlib.Path(run) / 'beam_baselines.npz'
-  if path.exists():
-    return dict(np.load(path))
-  try:
+  def fitted():
     stores = datasets.open_stores(config)
     beam_windows.check_streams(stores[0].streams, ('gps',), str(stores[0].path))
-    fitted = beam_baselines.fit(task.sources(stores, config.data.train_splits),
-                                task.network.beams)
+    return beam_baselines.fit(task.sources(stores, config.data.train_splits), task.network.beams)
+
+  try:
+    return cluster.made_once(pathlib.Path(run) / 'beam_baselines.npz', fitted)
   except ValueError as error:
     print(f'baselines: only chance, because {error}', file=sys.stderr)
     return None
-  if jax.process_index() == 0:
-    temporary = path.with_name('beam_baselines.tmp.npz')
-    np.savez_compressed(temporary, **fitted)
-    temporary.replace(path)
-  return fitted
 
 
 def _score_baselines(sums: Sums, fitted, found, beams: int) -> None:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from stp_jax import cluster
 from stp_jax.data import clip_store, datasets, mean_fields
 from stp_jax.metrics import events, optical_flow, weather
 from stp_jax.metrics.fields import kind_of, settings_of, variables_of
@@ -95,16 +95,9 @@ def climatology_of(run, task, config) -> dict[str, np.ndarray] | None:
   """The training clips' mean fields, made once: `<run>/climatology.npz`; None if not possible."""
   if kind_of(config, task.spec) != 'weather':
     return None
-  path = pathlib.Path(run) / 'climatology.npz'
-  if path.exists():
-    return dict(np.load(path))
   try:
-    tables = mean_fields.fit(datasets.open_stores(config), config.data.train_splits, progress=True)
+    return cluster.made_once(pathlib.Path(run) / 'climatology.npz', lambda: mean_fields.fit(
+        datasets.open_stores(config), config.data.train_splits, progress=True))
   except clip_store.StoreError as error:
     print(f'climatology: none, because {error}', file=sys.stderr)
     return None
-  if tables is not None and jax.process_index() == 0:
-    temporary = path.with_name('climatology.tmp.npz')
-    np.savez_compressed(temporary, **tables)
-    temporary.replace(path)
-  return tables

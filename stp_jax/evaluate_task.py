@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from stp_jax import checkpoint, sharding, tasks
+from stp_jax import checkpoint, files, sharding, tasks
 from stp_jax.data import datasets, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.typing import Variables
@@ -102,6 +102,4 @@ def _write(out: pathlib.Path, card: dict) -> None:
     lines += [f'| {k} | {v:.6g} |' for k, v in values.items() if k != 'windows'] + ['']
   for name, text in (('scores.json', json.dumps(card, indent=1) + '\n'),
                      ('score_card.md', '\n'.join(lines))):
-    temporary = out / f'{name}.tmp'
-    temporary.write_text(text)
-    temporary.replace(out / name)
+    files.write_text(out / name, text)

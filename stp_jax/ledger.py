@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from stp_jax import files
+
 FORECASTS = ('net', 'persistence', 'c1pg', 'c2pg')
 _SCORES = ('rmse', 'mae', 'bias', 'cos_rmse', 'cos_mae', 'cos_bias')
 FIELDS = ('issue_time', 'lead_day', 'valid_from', 'valid_to', 'maps', 'truth',
@@ -81,12 +83,10 @@ def update(path: pathlib.Path, rows: Iterable[Mapping[str, str]]) -> tuple[int, 
   for new in rows:
     old = kept.get(key(new), {})
     kept[key(new)] = {f: new[f] or old.get(f, '') for f in FIELDS}
-  temporary = path.with_name(path.name + '.partial')
-  with temporary.open('w', newline='') as file:
+  with files.whole(path) as partial, partial.open('w', newline='') as file:
     writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
     writer.writeheader()
     writer.writerows(kept[k] for k in sorted(kept))
-  temporary.replace(path)
   return len(kept) - before, len(kept)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stp_jax import files
 from stp_jax.data import georeference
 from stp_jax.metrics.events import known_units
 
@@ -128,10 +129,6 @@ def dataset(
 
 def write(path: pathlib.Path, *args, **kwargs) -> pathlib.Path:
   """Writes `dataset(...)`; the file is whole or not there."""
-  temporary = path.with_name(f'.{path.name}.partial')
-  try:
-    dataset(*args, **kwargs).to_netcdf(temporary, engine='netcdf4')
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with files.whole(path) as partial:
+    dataset(*args, **kwargs).to_netcdf(partial, engine='netcdf4')
   return path

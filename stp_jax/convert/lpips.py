@@ -8,12 +8,12 @@ authors' package (richzhang/PerceptualSimilarity, BSD-2). See `stp_jax.metrics.l
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from stp_jax import files
 from stp_jax.convert import torch_checkpoint
 from stp_jax.convert.rules import ConversionError
 from stp_jax.metrics import lpips
@@ -70,10 +70,8 @@ def main(argv: Sequence[str]) -> int:
       arrays = to_ours(*read)
     except ConversionError as error:
       raise ConversionError(f'{args.alexnet}, {args.heads}: {error}') from error
-    partial = f'{args.out}.partial'
-    with open(partial, 'wb') as file:
-      np.savez(file, **arrays)
-    os.replace(partial, args.out)
+    with files.whole(args.out) as partial:
+      np.savez(partial, **arrays)
   except (ValueError, OSError, ImportError) as error:
     print(f'convert: {str(error).splitlines()[0]}', file=sys.stderr)
     return 1

@@ -7,7 +7,6 @@ The file is yours to supply; nothing is downloaded. The `.npz` holds our arrays 
 """
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from stp_jax import files
 from stp_jax.convert import rules, torch_checkpoint
 from stp_jax.convert.shapes import Weights, numbers
 from stp_jax.models.beam.resnet import ResNet
@@ -59,13 +59,10 @@ def to_variables(weights: Weights) -> dict[str, dict]:
 
 def write(variables: Mapping[str, dict], out: str | pathlib.Path) -> None:
   """Variables as an `.npz`, complete or not at all."""
-  path = pathlib.Path(out)
   flat = {'/'.join(k): np.asarray(v)
           for k, v in flax.traverse_util.flatten_dict(dict(variables)).items()}
-  partial = path.with_name(f'.{path.name}.partial')
-  with open(partial, 'wb') as file:
+  with files.whole(out) as partial, partial.open('wb') as file:  # whatever the name ends with
     np.savez(file, **flat)
-  os.replace(partial, path)
 
 
 def main(argv: Sequence[str]) -> int:

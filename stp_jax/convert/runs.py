@@ -1,7 +1,6 @@
 """A PyTorch file as one of our runs, and a run as a PyTorch file."""
 
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from stp_jax import checkpoint, convert, optimizers, tasks
+from stp_jax import checkpoint, convert, files, optimizers, tasks
 from stp_jax import config as config_files
 from stp_jax.convert import beam, beam_rebuild, infer, moments, published, rules
 from stp_jax.convert.source import Source, examine
@@ -189,14 +188,12 @@ def to_torch(run: str, out: str) -> str:
     complete = weights
   else:
     complete = rules.complete(family, weights, loaded.spec.shape[:2])
-  partial = path.with_name(f'.{path.name}.partial')
-  with open(partial, 'wb') as file:
+  with files.whole(path) as partial:
     if path.suffix == '.npz':
-      np.savez(file, **complete)
+      np.savez(partial, **complete)
     else:
       import torch
-      torch.save({k: torch.from_numpy(np.array(v)) for k, v in complete.items()}, file)
-  os.replace(partial, path)
+      torch.save({k: torch.from_numpy(np.array(v)) for k, v in complete.items()}, partial)
   note = '' if model.anchor == 'none' else (
       f'; upstream knows no anchor={model.anchor} and will forecast otherwise')
   return f'{out}: {len(complete)} tensors{note}'

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from stp_jax import files
 from stp_jax.data import clip_table
 from stp_jax.data.clip_store import (
     FORCING_FILES,
@@ -27,21 +28,13 @@ _CLIP_OVERHEAD = 2048
 
 def write_json(path: pathlib.Path, tree) -> None:
   """Writes JSON so that a reader sees the old file or the new one, never half of it."""
-  temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('w') as file:
+  with files.whole(path, sync=True) as partial, partial.open('w') as file:
     json.dump(tree, file, indent=1)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
 
 
 def _write_npy(path: pathlib.Path, array: np.ndarray) -> int:
-  temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('wb') as file:
-    np.save(file, array)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
+  with files.whole(path, sync=True) as partial:
+    np.save(partial, array)
   # What the disk holds, not what was meant: a short write is found here, not weeks later.
   if not np.array_equal(np.load(path), array, equal_nan=array.dtype.kind == 'f'):
     raise StoreError(f'{path}: reads back differently from what was written; check the disk')

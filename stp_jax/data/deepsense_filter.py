@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from stp_jax import files
 from stp_jax.data import point_file
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.ordered_pool import ordered
@@ -70,9 +71,8 @@ def foreground(points: np.ndarray, still: np.ndarray) -> np.ndarray:
 def _filter(source: str, target: str, still: np.ndarray) -> tuple[int, int]:
   points = point_file.read(source)
   kept = foreground(points, still)
-  temporary = f'{target}.tmp'
-  point_file.write(temporary, kept)
-  os.replace(temporary, target)
+  with files.whole(target) as partial:
+    point_file.write(partial, kept)
   return len(points), len(kept)
 
 

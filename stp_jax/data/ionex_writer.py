@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stp_jax import files
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.ionex_file import MISSING, Maps
 
@@ -131,14 +132,10 @@ def write(
       ('TEC/RMS values in 0.1 TECU; 9999, if no value available', 'COMMENT'),
       ('', 'END OF HEADER')]
   rows = latitude[0] + latitude[2] * np.arange(shape[1])
-  temporary = path.with_name(path.name + '.partial')
-  try:
-    with temporary.open('w', encoding='ascii', errors='replace', newline='\n') as file:
-      file.writelines(_line(*line) for line in head)
-      for kind, stack in stacks.items():
-        file.writelines(_maps(kind, stack, epochs, rows, longitude))
-      file.write(_line('', 'END OF FILE'))
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with files.whole(path) as partial, partial.open(
+      'w', encoding='ascii', errors='replace', newline='\n') as file:
+    file.writelines(_line(*line) for line in head)
+    for kind, stack in stacks.items():
+      file.writelines(_maps(kind, stack, epochs, rows, longitude))
+    file.write(_line('', 'END OF FILE'))
   return path

@@ -3,13 +3,12 @@
 import csv
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stp_jax import report
+from stp_jax import files, report
 
 METRICS = ('dba', 'top1', 'top2', 'top3', 'top5')
 _HEADS = ('DBA', 'top 1', 'top 2', 'top 3', 'top 5')
@@ -126,10 +125,8 @@ def submission(folder: pathlib.Path, kept: Mapping[str, np.ndarray]) -> list[pat
 
 
 def _csv(path: pathlib.Path, head: list, rows: list[list]) -> pathlib.Path:
-  temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('w', newline='') as file:
+  with files.whole(path) as partial, partial.open('w', newline='') as file:
     csv.writer(file).writerows([head, *rows])
-  os.replace(temporary, path)
   return path
 
 
@@ -150,9 +147,7 @@ def write(folder, card: Mapping, kept: Mapping[str, Mapping[str, np.ndarray]] | 
   text = markdown(card)
   paths = [folder / 'score_card.md', folder / 'score_card.json']
   for path, content in zip(paths, (text, json.dumps(card, indent=1))):
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(content + '\n')
-    temporary.replace(path)
+    files.write_text(path, content + '\n')
   for split, values in (kept or {}).items():
     if values:
       paths += submission(folder / f'submission_{split}', values)

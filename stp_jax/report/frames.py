@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
+from stp_jax import files
 from stp_jax.report import png_tree
 
 _PREFIX = 'video_arrays_result_'
@@ -87,9 +88,8 @@ def write(array, out, *, names: str | None = None, frame: str = 'last', first: i
     for j in chosen:
       picture = clip[j] if clip.dtype == np.uint8 else png_tree.to_uint8(clip[j])
       path = folder / f'image_{first + j}.png'
-      temporary = path.with_name(f'.{path.name}.partial')
-      png_tree.image(np.asarray(picture)).save(temporary, format='PNG')
-      temporary.replace(path)
+      with files.whole(path) as partial:
+        png_tree.image(np.asarray(picture)).save(partial, format='PNG')
       written.append(path)
   return written
 

@@ -4,6 +4,7 @@ import math
 import pathlib
 from collections.abc import Mapping
 
+from stp_jax import files
 from stp_jax.data.clip_writer import write_json
 from stp_jax.report import fields, names
 from stp_jax.report.names import table
@@ -220,9 +221,7 @@ def compact(card: Mapping) -> dict:
 def write(folder: pathlib.Path, card: Mapping) -> list[pathlib.Path]:
   """Writes `score_card.md`, `score_card.json` (headline) and `scores.json` (everything)."""
   paths = [folder / n for n in ('score_card.md', 'score_card.json', 'scores.json')]
-  temporary = folder / 'score_card.md.tmp'
-  temporary.write_text(markdown(card))
-  temporary.replace(paths[0])
+  files.write_text(paths[0], markdown(card))
   write_json(paths[1], plain(compact(card)))
   write_json(paths[2], plain(card))
   return paths

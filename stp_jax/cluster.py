@@ -166,6 +166,6 @@ def made_once(
   if made is None:
     return None
   if jax.process_index() == 0:
-    with files.whole(path) as partial:
-      np.savez_compressed(partial, **made)
+    with files.whole(path) as partial, partial.open('wb') as file:
+      np.savez_compressed(file, **made)
   return dict(made)

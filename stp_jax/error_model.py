@@ -134,8 +134,8 @@ def of_run(predictor, run, *, progress: bool = True) -> ErrorModel | None:
   if sum(map(len, found)) < FEWEST:
     return None
   model = fit(predictor, found, spec, f'validation windows of {spec.name}', progress=progress)
-  with files.whole(path) as partial:
-    np.savez_compressed(partial, rms=model.rms, windows=model.windows, source=model.source,
+  with files.whole(path) as partial, partial.open('wb') as file:
+    np.savez_compressed(file, rms=model.rms, windows=model.windows, source=model.source,
                         step=predictor.step)
   return model
 

@@ -10,16 +10,18 @@ from collections.abc import Iterator
 def whole(path: str | os.PathLike, *, sync: bool = False) -> Iterator[pathlib.Path]:
   """A place beside `path` to write to; what stands there takes its name when the block ends well.
 
-      with files.whole(folder / 'tables.npz') as partial:
-        np.savez(partial, **tables)
+      with files.whole(folder / 'tables.npz') as partial, partial.open('wb') as file:
+        np.savez(file, **tables)
 
   A reader sees the old file or the new one, never half of it, and an error leaves nothing behind.
 
   Args:
-    path: with the ending that the writer wants to see. sync: waits until the disk has it.
+    path: what is written beside it ends with `.partial`, so that no importer takes what a kill
+      left behind for a file of its own; a writer that looks at endings wants an open file.
+    sync: waits until the disk has it.
   """
   path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
+  partial = path.with_name(f'.{path.name}.partial')
   try:
     yield partial
     if sync:

@@ -54,7 +54,8 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
         store, chosen, task.t_in, task.t_out, config.data.eval_batch_size):
       frames, forecast = jax.device_get(compiled(loaded.variables, batch))
       for row, window in enumerate(mine):
-        times = _times(store.clips[window.clip], window.start, task.length, store.cadence_hours)
+        times = store.clips[window.clip].times(
+            store.cadence_hours, window.start, task.length)
         sample = dict(input=frames[row, :task.t_in], output=forecast[row], times=times)
         yield sample | (dict(ground_truth=frames[row, task.t_in:]) if window.truth else {})
     return
@@ -66,14 +67,6 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
       times = getattr(found[source], 'times', lambda _: None)(number)
       yield dict(input=frames[row, :task.t_in], output=forecast[row], times=times,
                  ground_truth=frames[row, task.t_in:])
-
-
-def _times(clip, start: int, length: int, cadence_hours: float) -> np.ndarray | None:
-  """datetime64[m] `[length]`, also of frames that come after the clip; None without a clock."""
-  if clip.time is None:
-    return None
-  minutes = np.round((start + np.arange(length)) * cadence_hours * 60).astype('timedelta64[m]')
-  return np.datetime64(clip.time, 'm') + minutes
 
 
 def _written(found: Iterator[dict], loaded: checkpoint.Loaded, store: clip_store.ClipStore,

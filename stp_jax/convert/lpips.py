@@ -70,8 +70,8 @@ def main(argv: Sequence[str]) -> int:
       arrays = to_ours(*read)
     except ConversionError as error:
       raise ConversionError(f'{args.alexnet}, {args.heads}: {error}') from error
-    with files.whole(args.out) as partial:
-      np.savez(partial, **arrays)
+    with files.whole(args.out) as partial, partial.open('wb') as file:
+      np.savez(file, **arrays)
   except (ValueError, OSError, ImportError) as error:
     print(f'convert: {str(error).splitlines()[0]}', file=sys.stderr)
     return 1

@@ -61,7 +61,7 @@ def write(variables: Mapping[str, dict], out: str | pathlib.Path) -> None:
   """Variables as an `.npz`, complete or not at all."""
   flat = {'/'.join(k): np.asarray(v)
           for k, v in flax.traverse_util.flatten_dict(dict(variables)).items()}
-  with files.whole(out) as partial, partial.open('wb') as file:  # whatever the name ends with
+  with files.whole(out) as partial, partial.open('wb') as file:
     np.savez(file, **flat)
 
 

@@ -188,12 +188,12 @@ def to_torch(run: str, out: str) -> str:
     complete = weights
   else:
     complete = rules.complete(family, weights, loaded.spec.shape[:2])
-  with files.whole(path) as partial:
+  with files.whole(path) as partial, partial.open('wb') as file:
     if path.suffix == '.npz':
-      np.savez(partial, **complete)
+      np.savez(file, **complete)
     else:
       import torch
-      torch.save({k: torch.from_numpy(np.array(v)) for k, v in complete.items()}, partial)
+      torch.save({k: torch.from_numpy(np.array(v)) for k, v in complete.items()}, file)
   note = '' if model.anchor == 'none' else (
       f'; upstream knows no anchor={model.anchor} and will forecast otherwise')
   return f'{out}: {len(complete)} tensors{note}'

@@ -24,12 +24,17 @@ class Clip:
   shard: int
   offset: int  # first frame inside its shard
 
-  def times(self, cadence_hours: float) -> np.ndarray | None:
-    """datetime64[m] `[length]`, or None when the source has no clock."""
+  def times(
+      self, cadence_hours: float, start: int = 0, length: int | None = None) -> np.ndarray | None:
+    """datetime64[m] `[length]` of frames from `start` on, of all without a length.
+
+    Frames may lie after the clip's end: those of a forecast do. None when the source has no clock.
+    """
     if self.time is None:
       return None
-    minutes = np.round(np.arange(self.length) * cadence_hours * 60).astype('timedelta64[m]')
-    return np.datetime64(self.time, 'm') + minutes
+    numbers = start + np.arange(self.length - start if length is None else length)
+    return np.datetime64(self.time, 'm') + np.round(numbers * cadence_hours * 60).astype(
+        'timedelta64[m]')
 
 
 class Clips(Sequence):

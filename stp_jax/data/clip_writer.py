@@ -33,8 +33,8 @@ def write_json(path: pathlib.Path, tree) -> None:
 
 
 def _write_npy(path: pathlib.Path, array: np.ndarray) -> int:
-  with files.whole(path, sync=True) as partial:
-    np.save(partial, array)
+  with files.whole(path, sync=True) as partial, partial.open('wb') as file:
+    np.save(file, array)
   # What the disk holds, not what was meant: a short write is found here, not weeks later.
   if not np.array_equal(np.load(path), array, equal_nan=array.dtype.kind == 'f'):
     raise StoreError(f'{path}: reads back differently from what was written; check the disk')

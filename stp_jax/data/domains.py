@@ -11,13 +11,12 @@ resized as they are read (an antialiased bilinear filter; a mean over the valid 
 no disk holds them twice.
 """
 
-import copy
 import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stp_jax.data import clip_store, resize
+from stp_jax.data import clip_store, pipeline, resize
 from stp_jax.data.clip_store import ClipStore, StoreError
 from stp_jax.data.domain_spec import NO_MISSING, Domain, data_spec, describe
 from stp_jax.data.spec import DataSpec
@@ -72,7 +71,7 @@ def open_domains(text: str | Iterable[str]) -> list[tuple[str, ClipStore]]:
   return opened
 
 
-class DomainSource:
+class DomainSource(pipeline.Windows):
   """Random access to windows of one domain.
 
   An item is `frames` uint8 or uint16 `[T, H, W, C]` of the run's shape and, as scalars, `scale`,
@@ -81,11 +80,8 @@ class DomainSource:
 
   def __init__(self, domain: Domain, store: ClipStore, windows: np.ndarray, length: int,
                spec: DataSpec):
-    self.domain, self.store = domain, store
-    self._windows, self._length, self._spec = windows, length, spec
-
-  def __len__(self) -> int:
-    return len(self._windows)
+    super().__init__(store, windows, length)
+    self.domain, self._spec = domain, spec
 
   def __repr__(self) -> str:
     return (f'DomainSource({self.domain.name}, {self.store!r}, windows={len(self)}, '
@@ -110,18 +106,6 @@ class DomainSource:
         frames=frames.astype(self._spec.dtype, copy=False), scale=np.float32(domain.scale),
         offset=np.float32(domain.offset), missing=np.int32(domain.missing),
         domain=np.int32(domain.number))
-
-  def only(self, index: int) -> 'DomainSource':
-    """A source of this one window."""
-    other = copy.copy(self)
-    other._windows = self._windows[index:index + 1]
-    return other
-
-  def times(self, index: int) -> np.ndarray | None:
-    """datetime64[m] `[T]` of a window, or None without a clock."""
-    clip, start = self._windows[index].tolist()
-    times = self.store.clips[clip].times(self.store.cadence_hours)
-    return None if times is None else times[start:start + self._length]
 
 
 def _grey(frames: np.ndarray, missing: int | None) -> np.ndarray:

@@ -20,14 +20,35 @@ from stp_jax.typing import Batch
 PARTS = ('forcings', 'forcings_known', 'forcings_delay', 'forcings_forecast')
 
 
-class WindowSource:
+class Windows:
+  """Windows of one store by number: `[K, 2]` of clip and start, `length` frames each."""
+
+  def __init__(self, store: clip_store.ClipStore, windows: np.ndarray, length: int):
+    self.store, self._windows, self._length = store, windows, length
+
+  def __len__(self) -> int:
+    return len(self._windows)
+
+  def only(self, index: int) -> 'Windows':
+    """A source of this one window."""
+    other = copy.copy(self)
+    other._windows = self._windows[index:index + 1]
+    return other
+
+  def times(self, index: int) -> np.ndarray | None:
+    """datetime64[m] `[T]` of a window, or None without a clock."""
+    clip, start = self._windows[index].tolist()
+    return self.store.clips[clip].times(self.store.cadence_hours, start, self._length)
+
+
+class WindowSource(Windows):
   """Random access to windows of one store: `{'frames' [T,H,W,C], 'columns' [T, 4F]}`, views.
 
   About 10 microseconds a window of 24x72x72 uint16 from a warm memory map.
   """
 
   def __init__(self, store: clip_store.ClipStore, windows: np.ndarray, length: int, spec: DataSpec):
-    self.store, self._windows, self._length = store, windows, length
+    super().__init__(store, windows, length)
     names = [f.name for f in store.forcings]
     fill = np.zeros(store.meta['frames'], np.float32)
     # One row per frame holds the four columns of every forcing: a window is one slice.
@@ -35,9 +56,6 @@ class WindowSource:
         [[fill if c in spec.filled else store.column(part)[:, names.index(c)]
           for c in spec.columns] for part in PARTS]
     ).transpose(2, 0, 1).reshape(len(fill), -1) if spec.columns else np.zeros((len(fill), 0), 'f4')
-
-  def __len__(self) -> int:
-    return len(self._windows)
 
   def __repr__(self) -> str:
     return f'WindowSource({self.store!r}, windows={len(self)}, length={self._length})'
@@ -47,18 +65,6 @@ class WindowSource:
     first = self.store.clips[clip].start + start
     return {'frames': self.store.frames(clip, start, self._length),
             'columns': self._columns[first:first + self._length]}
-
-  def only(self, index: int) -> 'WindowSource':
-    """A source of this one window."""
-    other = copy.copy(self)
-    other._windows = self._windows[index:index + 1]
-    return other
-
-  def times(self, index: int) -> np.ndarray | None:
-    """datetime64[m] `[T]` of a window, or None without a clock."""
-    clip, start = self._windows[index].tolist()
-    times = self.store.clips[clip].times(self.store.cadence_hours)
-    return None if times is None else times[start:start + self._length]
 
 
 def sources(

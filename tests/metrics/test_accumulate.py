@@ -1,3 +1,4 @@
+import functools
 import json
 
 import hypothesis
@@ -48,7 +49,9 @@ def _close(a, b, tolerance=1e-6):
     assert a == b
 
 
-WHOLE = _scored([np.arange(N)]).result()
+@functools.cache
+def whole():
+  return _scored([np.arange(N)]).result()
 
 
 @hypothesis.settings(max_examples=10, deadline=None)
@@ -58,19 +61,19 @@ def test_the_same_at_any_batch_size_and_order(batch, seed):
   parts = [order[i:i + batch] for i in range(0, N, batch)]
   fill = (-N) % batch  # the last batch is filled up with rows that must not count
   halves = _scored(parts[:-1]), _scored(parts[-1:], fill)
-  _close(halves[0].merge(halves[1]).result() if parts[:-1] else halves[1].result(), WHOLE)
+  _close(halves[0].merge(halves[1]).result() if parts[:-1] else halves[1].result(), whole())
 
 
 def test_merging_in_either_order():
   a, b, c = (lambda r=r: _scored([np.array(r)]) for r in ([0, 1, 2], [3, 4], range(5, N)))
-  _close(a().merge(b()).merge(c()).result(), WHOLE)
-  _close(c().merge(a()).merge(b()).result(), WHOLE)
+  _close(a().merge(b()).merge(c()).result(), whole())
+  _close(c().merge(a()).merge(b()).result(), whole())
   with pytest.raises(ValueError, match='another cadence or unit'):
     a().merge(Scores(cadence_hours=1, units='TECU'))
 
 
 def test_result_is_json_with_everything():
-  result = json.loads(json.dumps(WHOLE))
+  result = json.loads(json.dumps(whole()))
   assert result['windows'] == N and result['units'] == 'TECU'
   assert result['lead_hours'] == [12, 24, 36, 48, 60]
   assert list(result['strata']) == ['all', 'quiet', 'storm']
@@ -90,12 +93,12 @@ def test_result_is_json_with_everything():
 
 
 def test_strata_share_out_the_frames():
-  strata = WHOLE['strata']
+  strata = whole()['strata']
   assert strata['quiet']['frames'] + strata['storm']['frames'] == strata['all']['frames'] == N * T
   storm = KP >= 50
   error = np.where(VALID, NET.astype(float) - TRUTH, 0)[:, :, :8]
   expected = np.sqrt((error**2).sum((2, 3, 4))[storm].sum() / VALID[:, :, :8][storm].sum())
-  assert WHOLE['forecasts']['net']['storm']['rmse'] == pytest.approx(expected, rel=1e-5)
+  assert whole()['forecasts']['net']['storm']['rmse'] == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_empty_stratum_has_no_score():

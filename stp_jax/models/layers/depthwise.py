@@ -26,6 +26,8 @@ def _pad(x: Array, k: int, dilation: int) -> Array:
   return jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
 
 
+# Traced once for each shape: a deep network has dozens of these layers, all alike.
+@functools.partial(jax.jit, static_argnums=2, inline=True)
 def _shifted_sum(x: Array, kernel: Array, dilation: int) -> Array:
   k, (h, w) = kernel.shape[0], x.shape[1:3]
   padded = _pad(x, k, dilation)
@@ -53,6 +55,7 @@ def _forward(x, kernel, dilation):
   return _shifted_sum(x, kernel, dilation), (x, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _backward(dilation, residuals, g):
   x, kernel = residuals
   k, (b, _, w, c) = kernel.shape[0], x.shape

@@ -4,11 +4,12 @@ import csv
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from stp_jax import files, report
+from stp_jax.report.names import table
 
 METRICS = ('dba', 'top1', 'top2', 'top3', 'top5')
 _HEADS = ('DBA', 'top 1', 'top 2', 'top 3', 'top 5')
@@ -20,11 +21,6 @@ def _cell(metric: str, value: float | None) -> str:
   if value is None or not math.isfinite(value):
     return '-'
   return f'{value:.4f}' if metric == 'dba' else f'{100 * value:.1f} %'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-  line = lambda cells: '| ' + ' | '.join(cells) + ' |'
-  return [line(head), line(['---', *['---:'] * (len(head) - 1)]), *map(line, rows), '']
 
 
 def markdown(card: Mapping) -> str:
@@ -48,10 +44,10 @@ def markdown(card: Mapping) -> str:
     count = next(iter(scores.values()))['all']['samples']
     lines += [f'## {split}: {count} samples', '', 'DBA: mean distance-based accuracy of the best '
               'one, two and three beams; overall = every sample alike.', '']
-    lines += _table(['', *_HEADS], [
+    lines += table(['', *_HEADS], [
         [name, *(_cell(m, rows['all'].get(m)) for m in METRICS)] for name, rows in scores.items()])
     keys = sorted({k for rows in scores.values() for k in rows} - {'all'}, key=float)
-    lines += _table(
+    lines += table(
         ['DBA', *(f'scenario {k}' for k in keys), 'overall'],
         [[name, *(_cell('dba', rows.get(k, {}).get('dba')) for k in (*keys, 'all'))]
          for name, rows in scores.items()])
@@ -83,7 +79,7 @@ def _rebuilt(card: Mapping, scores: Mapping) -> list[str]:
                  '-' if share is None else f'{100 * share:.0f} %'])
   return [f'### {lost} rebuilt from {"+".join(card["rebuild"]["sources"])}', '',
           'DBA; «before»: of the run that this one started from, whose loss is what is recovered.',
-          '', *_table([f'{lost} replaced by', f'before, {lost} there', 'before, lost',
+          '', *table([f'{lost} replaced by', f'before, {lost} there', 'before, lost',
                        'lost, not rebuilt', 'lost, rebuilt', f'{lost} there', 'recovered'], rows)]
 
 
@@ -99,7 +95,7 @@ def _subsets(card: Mapping, split: str) -> list[str]:
     found.setdefault(lost, {})[fill] = rows['all']['dba']
   count = next(iter(scores.values()))['all']['samples']
   value = lambda row, fill: _cell('dba', row.get(fill, row.get('')))
-  return [f'### Every subset of the modalities, {count} samples', '', *_table(
+  return [f'### Every subset of the modalities, {count} samples', '', *table(
       [*names, 'DBA, zeros for the rest', 'noise for the rest'],
       [[*('' if n in lost else 'x' for n in names), *(value(row, f) for f in _FILLS.values())]
        for lost, row in found.items()])]

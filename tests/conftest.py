@@ -9,6 +9,8 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
     # A third less time: tests compile much and compute little.
     ' --xla_backend_optimization_level=0'
+    # The older emitter of fused loops halves what is left of it.
+    ' --xla_cpu_use_fusion_emitters=false'
     # Two workers have two cores: splitting every small program into 32 parts costs a sixth.
     ' --xla_cpu_parallel_codegen_split_count=1').strip()
 _ROOT = pathlib.Path(__file__).resolve().parents[1]

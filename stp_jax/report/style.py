@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours keep apart for colour-blind eyes; dashes keep lines apart in print.
 LINES = {
     'net': dict(color='black', linewidth=2.4, zorder=5),
+    'net_observed': dict(color='black', linewidth=1.2, linestyle=(0, (1, 1)), zorder=4),
+    'net_persist': dict(color='black', linewidth=1.2, linestyle=(0, (1, 1)), zorder=4),
     'persistence': dict(color='#D55E00', linestyle='--'),
     'damped_persistence': dict(color='#E69F00', linestyle='-.'),
     'hourly_climatology': dict(color='#999999', linestyle=':'),

@@ -191,7 +191,7 @@ def table(runs: Sequence[str | pathlib.Path]) -> str:
   here = f' ({"; ".join(sorted(devices))})' if devices else ''
   lines = [
       'Ours (published in brackets).', '',
-      '- parameters and multiply-adds as upstream counts them, tensors that nothing reads included; '
+      '- parameters and multiply-adds as upstream counts them, unused tensors included; '
       'of recurrent networks a whole window, of SimVP and TAU one chunk of t_in frames',
       f"- speed: whole forecasts per second on this machine{here}; published: on the authors' GPU, "
       'so the two do not compare',

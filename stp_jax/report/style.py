@@ -112,7 +112,9 @@ class MapFrame:
   def line(self, axes: Axes, line: np.ndarray, **look):
     """Draws `[N, 2]` longitude and latitude, cut at the map's edge; returns the artist."""
     drawn = geography.wrapped(line, self.extent[0])
-    return axes.plot(*drawn.T, **{'linewidth': 0.5, 'alpha': 0.8, 'zorder': 2, **look})[0]
+    made = axes.plot(*drawn.T, **{'linewidth': 0.5, 'alpha': 0.8, 'zorder': 2, **look})[0]
+    made.set_in_layout(False)  # it never leaves the panel; measuring it anew takes long
+    return made
 
 
 __all__ = ['LINES', 'MapFrame', 'figure', 'matplotlib', 'tidy']

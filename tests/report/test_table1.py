@@ -81,7 +81,7 @@ def test_operations_speed_and_both_modes_are_shown(tmp_path):
   _rescored(tmp_path / 'four', gmacs=67.19, forecasts_per_second=12.5, speed_device='cpu, x',
             parameters_upstream=4_720_000, test=both, test_low=both)
   text = table1.table([tmp_path / 'plain', tmp_path / 'four'])
-  header, persist, observed, _ = _rows(text)
+  header, _, persist, observed = _rows(text)
   named = dict(zip(header, persist))
   assert named['parameters [M]'] == '4.72 (4.72)' and named['multiply-adds [G]'] == '67.19 (67.19)'
   assert named['speed [1/s]'] == '12.5 (235)' and '(cpu, x)' in text

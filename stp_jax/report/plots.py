@@ -51,7 +51,7 @@ def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
   shared[0].set_ylabel(f'RMSE [{scores["units"]}]{weights}')
   handles, labels = shared[0].get_legend_handles_labels()
   figure.legend(
-      handles, labels, loc='outside lower center' if len(panels) > 1 else 'outside right upper',
+      handles, labels, loc='outside lower center' if len(panels) > 1 else 'outside right center',
       ncols=3 if len(panels) > 1 else 1, frameon=False, fontsize=9)
   figure.suptitle(title(card), fontsize=11)
   figure.savefig(path)

@@ -10,6 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.name = ''  # names the default workdir, runs/<name>
   config.words = ''  # the words the config was made with
   config.seed = 0
+  config.protocol = 'standard'  # standard | upstream: whose conventions head the score card
   config.dtype = 'float32'  # compute type; parameters, norms, carries and losses stay float32
   config.steps = 240  # optimizer steps
   config.epochs = 0  # instead of steps: so many times all training windows; 0 = steps

@@ -10,9 +10,12 @@ WORDS = dict(
     channels='9',  # 1, 4, 9, 16, 20 or names joined by +
     scale='small',  # small: minutes on two cores | paper: the published size and schedule
     anchor='',  # none | persistence | climatology; default: climatology, none under scale=paper
-    future='persist',  # persist | observed | forecast | none: what the run sees of future drivers
+    # persist | observed | forecast | none: what the run sees of future drivers; default: persist
+    future='',
+    protocol='standard',  # upstream: the originals' split, loss, drivers and scores, see _upstream
     t_in=12, t_out=48, steps=0, batch_size=0, learning_rate=0.0, seed=0, init_from='',
-    mix='strict', missing_drivers='error', smoke=False)
+    mix='',  # strict | upstream; default: strict
+    missing_drivers='error', smoke=False)
 
 
 def get_config(text: str = ''):
@@ -20,6 +23,7 @@ def get_config(text: str = ''):
   words = parse_words(text, WORDS)
   config = common.get_config()
   paper = choose('scale', words.scale, dict(small=False, paper=True))
+  upstream = choose('protocol', words.protocol, dict(standard=False, upstream=True))
   name = words.model
   backbone = choose('model', name, iono_backbones.PAPER if paper else iono_backbones.SMALL)
   chunks = name in ('simvp', 'tau')
@@ -31,7 +35,8 @@ def get_config(text: str = ''):
   data.dataset = 'embedded'
   data.t_in, data.t_out = words.t_in, words.t_out
   data.channels = words.channels if words.fusion != 'none' else '1'
-  data.future_forcings, data.missing_drivers = words.future, words.missing_drivers
+  data.future_forcings = words.future or ('observed' if upstream else 'persist')
+  data.missing_drivers = words.missing_drivers
   data.test_splits = ('test', 'test_low')
   data.batch_size, data.eval_batch_size = (8, 8 if name == 'mim' else 4) if paper else (4, 8)
   data.stride = 1 if paper else 3
@@ -40,9 +45,9 @@ def get_config(text: str = ''):
 
   model = config.model
   model.name = 'simvp' if chunks else name
-  model.fusion, model.mix = words.fusion, words.mix
+  model.fusion, model.mix = words.fusion, words.mix or ('upstream' if upstream else 'strict')
   model.patch = iono_backbones.patch(name, words.scale, data.channels != '1')
-  model.anchor = words.anchor or ('none' if paper else 'climatology')
+  model.anchor = words.anchor or ('none' if paper or upstream else 'climatology')
   model.backbone = dict(backbone)
   config.task.loss = iono_backbones.LOSS.get(name, 'mse')
   config.task.term_weights = iono_backbones.TERM_WEIGHTS.get(name, {})
@@ -64,6 +69,8 @@ def get_config(text: str = ''):
     config.checkpoint_every = 80
     sampling.stop_step, sampling.rate = 200, 1 / 200
     sampling.step_1, sampling.step_2, sampling.alpha = 100, 200, 20.0
+  if upstream:
+    _upstream(config, name)
   if words.smoke:
     data.dataset_options = dict(smoke=True)
     config.steps, config.log_every, config.checkpoint_every = 4, 1, 2
@@ -81,13 +88,34 @@ def get_config(text: str = ''):
   return config
 
 
+def _upstream(config, name: str) -> None:
+  """What the originals do, at any size (the size, the schedule's length: `scale=paper`).
+
+  Maps are divided by 200 TECU and clipped there, as by default; no pixel has another weight. There
+  are two splits, and the checkpoint is chosen on the test split: its scores are too good.
+  """
+  config.protocol = 'upstream'
+  data, optimizer = config.data, config.optimizer
+  data.train_splits, data.validation_splits = ('train', 'validation'), ('test',)
+  data.stride = 1
+  config.validation.metric = 'loss'
+  config.task.loss_scale, config.task.latitude_weight, config.task.horizons = 'none', False, ()
+  optimizer.learning_rate = iono_backbones.PAPER_RATE[name]
+  optimizer.clip_norm, optimizer.pct_start, optimizer.cycle_momentum = 0.0, 0.3, True
+
+
 def get_sweep(h, name: str = ''):
   """The runs of `launch/sweep.py --config=configs/iono_mixer.py:sweep=NAME`; default: models."""
   return h.choose(name, dict(
-      # The table of the original, at this machine's size or with scale=paper.
       models=h.product(model=['simvp', 'tau', 'convlstm', 'predrnn', 'predrnnpp', 'predrnnv2',
                               'mim', 'e3dlstm', 'mau'],
                        fusion=['none', 'concatenate', 'mix']),
+      # The 63 runs of the original; at its size and by its rules: scale=paper,protocol=upstream.
+      table1=h.product(
+          h.sweep('model', ['simvp', 'tau', 'convlstm', 'predrnn', 'predrnnpp', 'predrnnv2', 'mim',
+                            'e3dlstm', 'mau']),
+          h.chain(h.product(fusion=['none'], channels=[1]),
+                  h.product(fusion=['concatenate', 'mix'], channels=[4, 9, 16]))),
       channels=h.product(channels=[1, 4, 9, 16, 20], fusion=['concatenate', 'mix']),
       drivers=h.product(model=['simvp', 'convlstm'], future=['persist', 'observed', 'none']),
       # A larger batch wants a larger rate.

@@ -90,21 +90,26 @@ def _recalled(backbone: Any, height: int, width: int, steps: int) -> int:
   return sum(2 * rows * rows * f for f in backbone.features) * states
 
 
-def count(config) -> dict[str, Any]:
-  """Parameters and multiply-additions, from shapes alone."""
-  task, name = task_of(config), config.model.name
-  shape = task.spec.shape
-  chunks = BACKBONES[name].kind == 'chunks'
+def _shapes(task) -> tuple[Forecaster, dict, Any]:
+  """The model whose operations are counted (of SimVP and TAU one chunk), arguments, variables."""
+  chunks = BACKBONES[task.config.model.name].kind == 'chunks'
   model = task.model(task.t_in if chunks else None)
-  arguments = _arguments(model, shape)
-  variables = jax.eval_shape(lambda: model.init(
-      {'params': jax.random.key(0), 'dropout': jax.random.key(0)},
-      **{k: v if v is None else jnp.zeros(v.shape) for k, v in arguments.items()}))
-  height, width = (n // model.fusion.patch for n in model.padded(*shape[:2]))
-  live = sum(x.size for x in jax.tree.leaves(variables['params']))
-  idle = unused_count(name, variables, shape[:2])
+  return model, _arguments(model, task.spec.shape), _variables(model, task.spec.shape)
 
-  def operations(model):
+
+def _variables(model: Forecaster, shape: Sequence[int]) -> Any:
+  return jax.eval_shape(lambda: model.init(
+      {'params': jax.random.key(0), 'dropout': jax.random.key(0)},
+      **{k: v if v is None else jnp.zeros(v.shape) for k, v in _arguments(model, shape).items()}))
+
+
+def multiplications(task) -> tuple[int, int]:
+  """Multiply-additions of one example as upstream counts them, and of what is computed here."""
+  name, shape = task.config.model.name, task.spec.shape
+  model, arguments, variables = _shapes(task)
+  height, width = (n // model.fusion.patch for n in model.padded(*shape[:2]))
+
+  def operations(model, variables):
     calendar = jax.ShapeDtypeStruct((1, model.t_in + model.t_out, 2), jnp.float32)
     function = lambda variables, inputs, calendar: model.apply(
         variables, **inputs, calendar=calendar).prediction
@@ -113,14 +118,23 @@ def count(config) -> dict[str, Any]:
       more = _recalled(model.backbone, height, width, model.t_in + model.t_out - 1)
     return multiply_adds(function, variables, arguments, calendar) + more
 
-  here = full = operations(model)
+  here = full = operations(model, variables)
   if name in _IN_FULL:
     field, value = _IN_FULL[name]
     if getattr(model.backbone, field) != value:
       model = model.clone(backbone=model.backbone.clone(**{field: value}))
-      variables = jax.eval_shape(lambda: model.init(jax.random.key(0), **{
-          k: v if v is None else jnp.zeros(v.shape) for k, v in arguments.items()}))
-      full = operations(model)
+      full = operations(model, _variables(model, shape))
+  return full, here
+
+
+def count(config) -> dict[str, Any]:
+  """Parameters and multiply-additions, from shapes alone."""
+  task, name = task_of(config), config.model.name
+  shape = task.spec.shape
+  variables = _shapes(task)[2]
+  live = sum(x.size for x in jax.tree.leaves(variables['params']))
+  idle = unused_count(name, variables, shape[:2])
+  full, here = multiplications(task)
   giga = lambda n: float(f'{n / 1e9:.5g}')
   return dict(
       model=name, fusion=config.model.fusion, channels=len(task.channels), shape=list(shape),

@@ -2,6 +2,7 @@
 
 Every forecast is scored beside its baselines, in physical units. The sums are masked and added on
 the host in float64, so the numbers do not depend on the batch size or on the number of devices.
+A net that reads drivers is scored twice: as they were known at issue time, and as measured later.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from absl import flags
 from tqdm import tqdm
 
 from stp_jax import checkpoint, cluster, evaluate_fields, sharding, tasks
-from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import clip_store, datasets, driver_modes, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
 from stp_jax.metrics import fields as field_scores
@@ -35,7 +36,7 @@ _VALIDATED = ('rmse', 'mae', 'bias', 'gain', 'psnr', 'ssim', 'loss')
 def score(
     task, variables: Variables, fitted: PyTree, stores: Sequence[clip_store.ClipStore],
     splits: Sequence[str], mesh, limit: int = 0, progress: bool = False, training: bool = False,
-    fields: evaluate_fields.Fields | None = None,
+    fields: evaluate_fields.Fields | None = None, both_modes: bool = False,
 ) -> dict:
   """Scores of the windows of `splits`, see `metrics.accumulate.Scores.result`.
 
@@ -43,6 +44,8 @@ def score(
     task, variables: what to score. fitted: baselines' tables, or None for persistence alone.
     limit: at most so many windows, evenly spread; 0 = all. training: with the loss, as `loss`.
     fields: adds the scores of rain maps or weather fields and their baselines.
+    both_modes: a net that reads drivers is scored as well with the other future forcings (observed,
+      or persist where those are the config's), as `net_<mode>`; `modes` names the mode of each.
   """
   fields = fields or evaluate_fields.Fields(task, baselines=False)
   spec, data = task.spec, task.config.data
@@ -54,19 +57,31 @@ def score(
   scores = accumulate.Scores(cadence_hours=spec.cadence_hours, units=spec.units,
                              frames_per_day=task.frames_per_day)
   total = limit or sum(map(len, found))
+  other, modes = driver_modes.other(task) if both_modes else '', {}
+  if other:
+    modes = dict(modes={'net': data.future_forcings, f'net_{other}': other})
+    if not driver_modes.complete(found, spec, driver_modes.drivers(task), other, task.t_in):
+      modes = dict(modes={'net': data.future_forcings}, modes_lacking=other)
+      other = ''
   with tqdm(total=total, desc=f'evaluate {"+".join(splits)}', unit='window',
             disable=not progress or jax.process_index() > 0) as bar:
     for batch in pipeline.eval_batches(
-        found, spec, data, task.t_in, limit, mesh.devices.size):
+        found, spec, data, task.t_in, limit, mesh.devices.size, other):
       batch['given'] = fields.given(batch, found)
-      result, mask = jax.device_get(
-          compiled(variables, fitted, pipeline.to_device(batch, batch_sharding)))
+      later = batch.pop('other', None)
+      placed = pipeline.to_device(batch, batch_sharding)
+      result, mask = jax.device_get(compiled(variables, fitted, placed))
       fields.update(result['fields'], mask)
       forecasts = dict(result['forecasts'])
       forecasts['net'] = forecasts['net'] | result['frames']
+      if later is not None:
+        # The same program once more: a second one would be compiled for as long as it runs.
+        placed |= pipeline.to_device({'forcings': later}, batch_sharding)
+        again, _ = jax.device_get(compiled(variables, fitted, placed))
+        forecasts[f'net_{other}'] = again['forecasts']['net'] | again['frames']
       scores.update(forecasts, mask, result['strata'])
       bar.update(int(mask.sum()))
-  return scores.result() | fields.result()
+  return scores.result() | fields.result() | modes
 
 
 @functools.lru_cache(maxsize=2)  # a validation every epoch compiles once
@@ -145,10 +160,13 @@ def card(
   return dict(
       name=config.name, words=config.words, step=loaded.step, model=config.model.name,
       fusion=config.model.fusion, anchor=config.model.anchor,
+      translator=config.model.backbone.get('translator', ''),
       # What a frame shows, its store does not say, but for electron content.
       channels=[spec.channels[0] if spec.units == 'TECU' else 'image', *spec.channels[1:]],
       t_in=task.t_in, t_out=task.t_out, units=spec.units, cadence_hours=spec.cadence_hours,
       future_forcings=config.data.future_forcings, filled=list(spec.filled),
+      protocol=config.protocol,
+      chosen_on=list(config.data.validation_splits) if config.validation.metric else [],
       trained_on=dict(name=spec.name, description=spec.description),
       data=[dict(name=s.name, description=s.meta['description'], licence=s.meta['licence'],
                  path=s.path.name) for s in stores],
@@ -158,8 +176,12 @@ def card(
       splits=scores)
 
 
-def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[str, np.ndarray]:
-  """One window's input, truth and forecast in physical units, for pictures: the most active one."""
+def example(task, variables: Variables, stores, splits: Sequence[str], predict=None
+            ) -> dict[str, np.ndarray]:
+  """One window's input, truth and forecast in physical units, for pictures: the most active one.
+
+  `predict`: the task's, compiled, where the caller has it.
+  """
   spec, data = task.spec, task.config.data
   found = task.sources(stores, splits, data.eval_stride)
   rain = field_scores.kind_of(task.config, spec) == 'nowcast' and spec.shape[2] == 1
@@ -176,7 +198,8 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
     window = evaluate_fields.wettest(found, spec)
   source = found[window[0]].only(window[1])
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
-  forecast = jax.jit(task.predict)(variables, {k: batch[k] for k in ('frames', 'forcings')})
+  predict = predict or jax.jit(task.predict)
+  forecast = predict(variables, {k: batch[k] for k in ('frames', 'forcings')})
   rows = int(spec.grid.get('rows', spec.shape[0]))
   # Red, green and blue of a picture; of anything else the first channel.
   colour = spec.shape[2] == 3 and spec.units == 'of full scale' and 'latitude' not in spec.grid
@@ -196,7 +219,7 @@ def example(task, variables: Variables, stores, splits: Sequence[str]) -> dict[s
 def evaluate(
     run, *, store: Sequence[str] = (), split: Sequence[str] = (), raw: bool = False,
     future_forcings: str = '', limit: int = 0, out=None, batch_size: int = 0, lpips: str = '',
-    step: int | str | None = None,
+    step: int | str | None = None, protocol: str = '',
 ) -> dict:
   """Scores a run or converted checkpoint and writes its report.
 
@@ -206,6 +229,8 @@ def evaluate(
     future_forcings: overrides the config's mode. limit: windows per split, 0 = all.
     out: report folder, default `<run>/report`. lpips: its weights, for runs over domains.
     step: of the checkpoint: a number, 'best', or the newest.
+    protocol: 'standard' or 'upstream' instead of the config's: whose scores head the card; upstream
+      sets future_forcings to 'observed' where that is not given.
 
   Returns:
     The score card as written to scores.json.
@@ -213,6 +238,10 @@ def evaluate(
   runs = [run] if isinstance(run, (str, pathlib.Path)) else list(run)
   loaded, *others = (checkpoint.load(r, raw=raw, step=step) for r in runs)
   run, config = runs[0], loaded.config
+  config.protocol = protocol or config.protocol
+  if config.protocol not in ('standard', 'upstream'):
+    raise ValueError(f'protocol={config.protocol!r}: choose standard or upstream')
+  future_forcings = future_forcings or ('observed' if protocol == 'upstream' else '')
   if future_forcings:
     config.data.future_forcings = future_forcings
   if batch_size:
@@ -241,12 +270,16 @@ def evaluate(
         f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(stores[0].splits)}')
   tables = evaluate_fields.climatology_of(run, task, config)
   scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True,
-                     fields=evaluate_fields.Fields(task, tables)) for s in splits}
+                     fields=evaluate_fields.Fields(task, tables), both_modes=True) for s in splits}
   result = card(loaded, task, scores, stores)
   if jax.process_index() == 0:
     from stp_jax import report
-    report.write(out, result,
-                 example=example(task, loaded.variables, stores, splits[:1]),
+    predict = jax.jit(task.predict)
+    shown = example(task, loaded.variables, stores, splits[:1], predict)
+    if spec.units == 'TECU':
+      from stp_jax import evaluate_costs
+      result |= evaluate_costs.costs(task, loaded.variables, stores, splits[:1], predict)
+    report.write(out, result, example=shown,
                  metrics=pathlib.Path(run) / 'metrics.jsonl')
   return result
 
@@ -263,6 +296,8 @@ def arguments() -> argparse.ArgumentParser:
   add('--raw', action='store_true', help='parameters as trained instead of their average')
   add('--step', default='', help='of the checkpoint: a number, best, or latest (default)')
   add('--future-forcings', default='', help='persist | observed | forecast | none')
+  add('--protocol', default='', choices=['', 'standard', 'upstream'],
+      help="whose scores head the card; upstream: unweighted, every pixel, observed drivers")
   add('--limit', type=int, default=0, help='windows per split, evenly spread; 0 = all')
   add('--batch-size', type=int, default=0, help='windows in a batch; scores do not depend on it')
   add('--lpips', default='', help='weights written by stp_jax.convert lpips, for domains')
@@ -286,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs, store=[s for s in args.store.split(',') if s],
         split=[s for s in args.split.split('+') if s], raw=args.raw,
         future_forcings=args.future_forcings, limit=args.limit, out=out,
-        batch_size=args.batch_size, lpips=args.lpips, step=args.step)
+        batch_size=args.batch_size, lpips=args.lpips, step=args.step, protocol=args.protocol)
   except (ValueError, OSError) as error:
     print(f'evaluate: {error}', file=sys.stderr)
     return 1

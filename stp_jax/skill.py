@@ -26,7 +26,7 @@ from absl import flags
 from tqdm import tqdm
 
 from stp_jax import ensemble, evaluate, predict, skill_sums, tasks
-from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import clip_store, datasets, driver_modes, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_writer import write_json
 from stp_jax.metrics import baselines, skill
@@ -96,12 +96,13 @@ def _forecasts(predictors, members: int, task, fitted):
   return lambda batch, key: compiled(variables, fitted, batch, key)
 
 
-def _batches(found, spec, data, t_in, limit) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
+def _batches(
+    found, spec, data, t_in, limit, other) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
   """Evaluation batches, their windows' times `[B, T]`, and which rows count."""
   where = [(s, j) for s in found for j in range(len(s))]
   if limit and limit < len(where):
     where = [where[k] for k in np.linspace(0, len(where) - 1, limit).round().astype(int)]
-  for batch in pipeline.eval_batches(found, spec, data, t_in, limit):
+  for batch in pipeline.eval_batches(found, spec, data, t_in, limit, other=other):
     rows = np.minimum(batch['index'], len(where) - 1)
     times = np.stack([where[r][0].times(where[r][1]) for r in rows])
     yield batch, times, batch['mask'] > 0
@@ -156,8 +157,11 @@ def measure(
   every = sum(map(len, found))
   total = min(limit or every, every)
   leads = np.arange(1, task.t_out + 1) * cadence
+  other, fed = driver_modes.other(task), driver_modes.drivers(task)
+  if other and not driver_modes.complete(found, spec, fed, other, t_in):
+    other = ''
   with tqdm(total=total, desc='skill', unit='window', disable=not progress) as bar:
-    for batch, times, counts in _batches(found, spec, config.data, t_in, limit):
+    for batch, times, counts in _batches(found, spec, config.data, t_in, limit, other):
       others, stack, truth, valid = forecast(
           {k: batch[k] for k in ('frames', 'forcings')}, jax.random.key(config.seed))
       valid = np.array(valid) & counts[:, None, None, None]
@@ -166,6 +170,10 @@ def measure(
       observed = {c: batch['observed'][..., spec.columns.index(c)] for c in names}
       groups.begin(truth, ahead, skill.frame_groups(observed, cadence, t_in))
       others = dict(others)
+      if other:  # the same net, shown the future drivers in the other way
+        _, again, _, _ = forecast(dict(frames=batch['frames'], forcings=batch['other']),
+                                  jax.random.key(config.seed))
+        others[f'net_{other}'] = again.mean(0)
       recurrence = np.stack([past.maps(t - np.timedelta64(27, 'D'), shape) for t in ahead])
       others['recurrence_27d'] = recurrence
       for name, series in code.items():

@@ -112,7 +112,8 @@ def test_an_older_run_reads_as_it_was_meant():
   config = config_files.load('configs/iono_mixer.py').copy_and_resolve_references()
   with config.unlocked():
     del config.data.domains, config.task.stage, config.optimizer.slow, config.validation
-    del config.optimizer.clip_value
+    del config.optimizer.clip_value, config.protocol
   done = config_files.complete(config.unlock() or config)
   assert (done.data.domains, done.task.stage, dict(done.optimizer.slow)) == ((), '', {})
   assert done.optimizer.clip_value == 0 and done.validation.metric == ''
+  assert done.protocol == 'standard'

@@ -70,9 +70,34 @@ def test_every_backbone_and_fusion_trains_on_the_ionosphere(model):
     'mix=upstream,channels=5', 'fusion=concatenate,channels=20,missing_drivers=fill',
     'channels=tec+kp+ap+f107', 'future=observed', 't_in=5,t_out=13',
     'model=e3dlstm,anchor=persistence',
-    'model=mau,anchor=none'])
+    'model=mau,anchor=none', 'protocol=upstream,t_out=12',
+    'protocol=upstream,model=mau,channels=4'])
 def test_other_words_of_the_ionosphere(words):
   check(f'{IONO}:{words}')
+
+
+def test_protocol_upstream_is_what_the_originals_did():
+  paper = config_files.load(f'{IONO}:scale=paper,protocol=upstream')
+  small = config_files.load(f'{IONO}:protocol=upstream')
+  for config in (paper, small):
+    assert config.protocol == 'upstream' and config.data.future_forcings == 'observed'
+    assert config.data.validation_splits == ('test',) and config.data.stride == 1
+    assert 'validation' in config.data.train_splits and config.validation.metric == 'loss'
+    assert (config.model.anchor, config.model.mix) == ('none', 'upstream')
+    assert (config.task.loss_scale, config.task.latitude_weight) == ('none', False)
+    assert config.optimizer.clip_norm == 0 and config.optimizer.cycle_momentum
+    assert (config.optimizer.learning_rate, config.optimizer.pct_start) == (1e-3, 0.3)
+  assert (paper.epochs, paper.data.eval_stride, small.epochs) == (10, 1, 0)
+  # What is asked for by name stays; the default protocol is honest.
+  words = 'protocol=upstream,future=persist,mix=strict,anchor=persistence,learning_rate=0.5'
+  asked = config_files.load(f'{IONO}:{words}')
+  assert asked.data.future_forcings == 'persist' and asked.model.mix == 'strict'
+  assert asked.model.anchor == 'persistence' and asked.optimizer.learning_rate == 0.5
+  plain = config_files.load(IONO)
+  assert (plain.protocol, plain.data.future_forcings) == ('standard', 'persist')
+  assert plain.model.mix == 'strict' and plain.data.validation_splits == ('validation',)
+  with pytest.raises(config_files.WordError, match='choose one of standard upstream'):
+    config_files.load(f'{IONO}:protocol=original')
 
 
 @pytest.mark.parametrize('dataset', _DATASETS)

@@ -1,5 +1,6 @@
 """Scores: the same at any batch size and device count; other stores; the report folder."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from stp_jax import checkpoint, evaluate, sharding, tasks, train
 from stp_jax import config as config_files
-from stp_jax.data import clip_store, clip_writer
+from stp_jax.data import clip_store, clip_writer, driver_modes
 from tests import stores
 
 CONFIG = 'configs/iono_mixer.py:smoke,channels=9,model=convlstm'
@@ -85,6 +86,51 @@ def test_another_store_and_mode(run, tmp_path):
                            future_forcings='observed', limit=4)
   assert card['splits']['all']['windows'] == 4
   assert 'observed' in (tmp_path / 'r' / 'score_card.md').read_text()
+
+
+def test_both_ways_of_seeing_future_drivers_stand_side_by_side(run, tmp_path):
+  workdir, _ = run
+  honest = evaluate.evaluate(workdir, out=tmp_path / 'a')
+  later = evaluate.evaluate(workdir, out=tmp_path / 'b', protocol='upstream')
+  one, other = (c['splits']['test'] for c in (honest, later))
+  assert one['modes'] == {'net': 'persist', 'net_observed': 'observed'}
+  assert other['modes'] == {'net': 'observed', 'net_persist': 'persist'}
+  for name, same in (('net', 'net_persist'), ('net_observed', 'net')):
+    for key in ('rmse', 'cos_rmse', 'mae', 'mse_sum', 'gain'):
+      assert one['forecasts'][name]['all'][key] == pytest.approx(
+          other['forecasts'][same]['all'][key], rel=1e-5)
+  # F10.7 and R of the future do reach the net.
+  assert one['forecasts']['net']['all']['rmse'] != one['forecasts']['net_observed']['all']['rmse']
+  rows = [line for line in (tmp_path / 'a' / 'score_card.md').read_text().splitlines()
+          if line.startswith('| net ')]
+  assert rows[0].startswith('| net (persist)') and rows[1].startswith('| net (observed)')
+  text = (tmp_path / 'b' / 'score_card.md').read_text()
+  assert 'protocol: upstream' in text and 'FUTURE DRIVERS OBSERVED' in text
+  assert text.index('Unweighted') < text.index('Cosine-of-latitude')
+  assert text.index('**Protocol `upstream`') < text.index('**Protocol `standard`')
+  # What a table of many runs needs.
+  assert honest['gmacs'] > 0 and honest['forecasts_per_second'] > 0
+  assert honest['parameters_upstream'] >= honest['parameters'] and honest['speed_device']
+
+
+def test_no_second_row_where_drivers_change_nothing_or_have_gaps(run, tmp_path):
+  workdir, store = run
+  loaded = checkpoint.load(workdir)
+  task = tasks.build(loaded.config, loaded.spec)
+  assert driver_modes.drivers(task) == ('f107', 'r') and driver_modes.other(task) == 'observed'
+  calendar = config_files.load('configs/iono_mixer.py:smoke,channels=4,model=convlstm')
+  spec = dataclasses.replace(loaded.spec, channels=loaded.spec.channels[:4])
+  assert driver_modes.other(tasks.build(calendar, spec)) == ''
+  assert driver_modes.complete(task.sources([store], ['test']), loaded.spec, ('r',), 'observed', 4)
+  gap = stores.make(tmp_path / 'gap', seed=3)
+  columns = np.load(gap.path / 'forcings.npy')
+  columns[-1, [f.name for f in gap.forcings].index('r')] = np.nan  # the last frame of test
+  np.save(gap.path / 'forcings.npy', columns)
+  gap = clip_store.ClipStore(gap.path)
+  found = task.sources([gap], ['test'])
+  assert not driver_modes.complete(found, loaded.spec, ('r',), 'observed', 4)
+  assert driver_modes.complete(found, loaded.spec, ('f107',), 'observed', 4)
+  assert driver_modes.complete(found, loaded.spec, ('r',), 'persist', 4)
 
 
 def test_bad_input_is_one_line(run, tmp_path, capsys):

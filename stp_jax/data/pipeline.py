@@ -89,6 +89,15 @@ def sources(
   return found
 
 
+def selected(parts: dict[str, np.ndarray], spec: DataSpec, mode: str, t_in: int) -> np.ndarray:
+  """`forcings.select` on the stored columns `{part: [B, T, F]}`; NaN where a value is lacking."""
+  values, known, delay, forecast = (parts[p] for p in PARTS)
+  return forcings.select(
+      mode, values=values, known=known, delay=delay, forecast=forecast,
+      known_ahead=np.array(spec.known_ahead, bool),
+      mean=np.array(spec.training_mean, np.float32), t_in=t_in, cadence_hours=spec.cadence_hours)
+
+
 def honest_columns(
     parts: dict[str, np.ndarray], spec: DataSpec, mode: str, t_in: int,
 ) -> np.ndarray:
@@ -97,11 +106,7 @@ def honest_columns(
   Raises:
     ValueError: a driver without any value that was available at issue time.
   """
-  values, known, delay, forecast = (parts[p] for p in PARTS)
-  seen = forcings.select(
-      mode, values=values, known=known, delay=delay, forecast=forecast,
-      known_ahead=np.array(spec.known_ahead, bool),
-      mean=np.array(spec.training_mean, np.float32), t_in=t_in, cadence_hours=spec.cadence_hours)
+  seen = selected(parts, spec, mode, t_in)
   bad = np.isnan(seen).any((0, 1))
   if bad.any():
     names = ' '.join(n for n, b in zip(spec.columns, bad) if b)
@@ -110,19 +115,26 @@ def honest_columns(
   return seen
 
 
-def honest(batch: dict, spec: DataSpec, mode: str, t_in: int) -> dict:
-  """Replaces the four stored columns, where a source gives them, by what the forecast may see."""
+def honest(batch: dict, spec: DataSpec, mode: str, t_in: int, other: str = '') -> dict:
+  """Replaces the four stored columns, where a source gives them, by what the forecast may see.
+
+  `other`: a second mode, whose columns are in `other`. What it lacks is taken from the first one,
+  since only columns that no model reads may lack anything, see `driver_modes.complete`.
+  """
   if 'columns' not in batch:
     return batch
   parts = dict(zip(PARTS, np.split(batch.pop('columns'), 4, -1)))
   batch['forcings'] = honest_columns(parts, spec, mode, t_in)
+  if other:
+    seen = selected(parts, spec, other, t_in)
+    batch['other'] = np.where(np.isnan(seen), batch['forcings'], seen)
   batch['observed'] = parts['forcings']
   return batch
 
 
 def eval_batches(
     found: Sequence[WindowSource], spec: DataSpec, config_data, t_in: int, limit: int = 0,
-    multiple: int = 1,
+    multiple: int = 1, other: str = '',
 ) -> Iterator[dict[str, np.ndarray]]:
   """Every window once, in order; the last batch is padded by repeats with mask 0.
 
@@ -133,6 +145,7 @@ def eval_batches(
     limit: at most so many windows, evenly spread; 0 = all.
     multiple: the batch size is rounded up to a multiple of this, the number of devices that share
       a batch; 1: nothing is shared, this process reads all of it.
+    other: a second future-forcings mode, whose columns are `other` `[B, T, F]`.
   """
   where = [(i, j) for i, s in enumerate(found) for j in range(len(s))]
   if limit and limit < len(where):
@@ -144,7 +157,7 @@ def eval_batches(
     picked = [where[min(r, len(where) - 1)] for r in rows]
     items = [found[i][j] for i, j in picked]
     batch = {k: np.stack([item[k] for item in items]) for k in items[0]}
-    batch = honest(batch, spec, config_data.future_forcings, t_in)
+    batch = honest(batch, spec, config_data.future_forcings, t_in, other)
     batch['mask'] = np.array([r < len(where) for r in rows], np.float32)
     batch['index'] = np.array(rows, np.int32)
     batch['window'] = np.array(picked, np.int32)

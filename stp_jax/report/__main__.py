@@ -4,6 +4,9 @@ Reads `RUN/report/scores.json`, `RUN/report/example.npz` and `RUN/metrics.jsonl`
 `score_card.json`, `samples_*.npz`); nothing is computed by the model. Several runs, `--workdir
 RUN,RUN,... --out DIR`: their loss curves in one picture, a panel for every term. `--table1 RUN...`
 prints them beside the published table of the Channel Mixer Layer.
+
+`--compare RUN... --index=125 --leads=1,19,28,44,48` forecasts one window with every run and draws
+truth, forecasts and errors into `--out` (default runs/compare): compare.png, compare.gif.
 """
 
 import argparse
@@ -36,14 +39,46 @@ def _beam(runs: Sequence[pathlib.Path], out: str | None) -> int:
   return 0
 
 
+def _compare(args) -> int:
+  try:
+    from stp_jax.report import compare
+    print(compare.compare(
+        args.compare, args.out or 'runs/compare', index=args.index, leads=args.leads,
+        store=[s for s in args.store.split(',') if s], split=args.split, step=args.step,
+        future_forcings=args.future_forcings, magnetic_equator=args.magnetic_equator,
+        terminator=args.terminator))
+  except ImportError as error:
+    if (error.name or '').split('.')[0] not in ('matplotlib', 'PIL'):
+      raise
+    print(f'report: {report.EXTRA}', file=sys.stderr)
+    return 1
+  except (ValueError, OSError) as error:
+    print(f'report: {error}', file=sys.stderr)
+    return 1
+  return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Prints the files; a run without scores is one line on stderr and exit code 1."""
   parser = argparse.ArgumentParser(prog='python -m stp_jax.report', description=__doc__)
   parser.add_argument('--workdir', help='folder of the run, or several joined by commas')
   parser.add_argument('--table1', nargs='+', metavar='RUN',
                       help="the Channel Mixer Layer's Table 1: runs beside the published ones")
-  parser.add_argument('--out', help='report folder; default RUN/report')
+  parser.add_argument('--out', help='report folder; default RUN/report, of --compare runs/compare')
+  group = parser.add_argument_group('--compare')
+  group.add_argument('--compare', nargs='+', metavar='RUN', help='runs to draw beside the truth')
+  group.add_argument('--index', type=int, default=0,
+                     help='number of the window in the split, from 0, every start counted')
+  group.add_argument('--leads', default='', help='frames ahead, from 1; default five, evenly')
+  group.add_argument('--store', default='', help="joined by commas; default: that of the runs")
+  group.add_argument('--split', default='', help='default: the first test split of the config')
+  group.add_argument('--step', default='', help='of the checkpoints: a number, best or latest')
+  group.add_argument('--future-forcings', default='', help='persist | observed | forecast | none')
+  group.add_argument('--magnetic-equator', action='store_true', help='of a centred dipole')
+  group.add_argument('--terminator', action='store_true', help='border of day and night')
   args = parser.parse_args(argv)
+  if args.compare:
+    return _compare(args)
   if args.table1:
     from stp_jax.report import table1
     try:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 FORECASTS = {
     'net': 'net',
+    'net_persist': 'net (persist)',
+    'net_observed': 'net (observed)',
     'persistence': '24-h persistence',
     'damped_persistence': 'damped persistence',
     'hourly_climatology': 'hourly climatology',
@@ -20,6 +22,19 @@ def forecast(name: str, frames_per_day: int = 0, t_in: int = 0) -> str:
   if name == 'persistence' and t_in and (frames_per_day > t_in or frames_per_day <= 1):
     return 'persistence (last frame)'
   return FORECASTS.get(name, name.replace('_', ' '))
+
+
+def label(name: str, card: dict, scores: dict) -> str:
+  """`forecast` of a card; the net's future-forcings mode too where it was scored under two."""
+  modes = scores.get('modes', {})
+  if name in modes and len(modes) > 1:
+    return f'net ({modes[name]})'
+  return forecast(name, scores['frames_per_day'], card.get('t_in', 0))
+
+
+def is_net(name: str) -> bool:
+  """Whether a forecast is the net's, in whatever mode, and no baseline."""
+  return name == 'net' or name.startswith('net_')
 
 
 def ordered(forecasts: dict) -> dict:
@@ -55,8 +70,16 @@ def clock(card: dict, scores: dict) -> bool:
   return bool(card.get('clock', True) and scores['cadence_hours'])
 
 
-def primary(scores: dict) -> str:
-  """'cos_' where the rows have latitudes, so that area counts and not rows; else ''."""
+def primary(scores: dict, card: dict) -> str:
+  """'cos_' where the rows have latitudes, so that area counts and not rows; else ''.
+
+  Protocol `upstream` knows no weights: '' then too.
+  """
+  return '' if card.get('protocol') == 'upstream' else weighted(scores)
+
+
+def weighted(scores: dict) -> str:
+  """'cos_' where rows have latitudes, else ''."""
   scores = net(scores)['all']
   weighted = 'cos_rmse' in scores and scores['cos_rmse'] != scores['rmse']
   return 'cos_' if weighted else ''

@@ -14,7 +14,7 @@ from stp_jax.report import names, score_card, style
 def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
   """RMSE of the net and every baseline against lead time, one panel per stratum with frames."""
   scores = card['splits'][split]
-  kind, clock = names.primary(scores), names.clock(card, scores)
+  kind, clock = names.primary(scores, card), names.clock(card, scores)
   hours = scores['lead_hours'] if clock else list(range(1, scores['leads'] + 1))
   strata = [s for s, size in scores['strata'].items() if size['frames'] or s == 'all']
   panels = ['all', *(s for s in ('quiet', 'storm') if s in strata)] if len(strata) > 2 else ['all']
@@ -30,7 +30,7 @@ def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
     for name, each in names.ordered(scores['forecasts']).items():
       values = each[stratum]['by_day' if by_day else 'by_lead'][f'{kind}rmse']
       values = [np.nan if v is None else float(v) for v in values]
-      text = names.forecast(name, size, card.get('t_in', 0))
+      text = names.label(name, card, scores)
       seen = [v for v in values if v < top]
       if stratum == 'all' and not seen and np.isfinite(values).any():
         text += f' (off scale: {np.nanmean(values):.1f})'
@@ -51,7 +51,7 @@ def rmse_by_lead(path: pathlib.Path, card: Mapping, split: str) -> pathlib.Path:
   shared[0].set_ylabel(f'RMSE [{scores["units"]}]{weights}')
   handles, labels = shared[0].get_legend_handles_labels()
   figure.legend(
-      handles, labels, loc='outside lower center' if len(panels) > 1 else 'outside right upper',
+      handles, labels, loc='outside lower center' if len(panels) > 1 else 'outside right center',
       ncols=3 if len(panels) > 1 else 1, frameon=False, fontsize=9)
   figure.suptitle(title(card), fontsize=11)
   figure.savefig(path)

@@ -6,15 +6,8 @@ from collections.abc import Mapping
 
 from stp_jax import files
 from stp_jax.data.clip_writer import write_json
-from stp_jax.report import fields, names
+from stp_jax.report import fields, names, protocols
 from stp_jax.report.names import table
-
-FORCINGS = {
-    'persist': 'unknown drivers keep their last value available at issue time',
-    'observed': 'FUTURE DRIVERS OBSERVED: values measured after issue time were used',
-    'forecast': "the driver file's own predictions",
-    'none': 'training means',
-}
 
 
 def _says_simulated(data: Mapping) -> bool:
@@ -53,9 +46,19 @@ def _facts(card: Mapping) -> list[str]:
        + (f', one every {names.duration(cadence)}' if cadence and card.get('clock', True)
           else '')),
       ('channels', f'{len(channels)}: {" ".join(channels)}' if channels else '-'),
-      ('future forcings', f'{mode}: {FORCINGS.get(mode, "")}' if mode else
+      ('future forcings', f'{mode}: {protocols.FORCINGS.get(mode, "")}' if mode else
        'none are fed, only the image'),
+      ('protocol', protocols.NAMES.get(card.get('protocol', 'standard'), card.get('protocol'))),
   ]
+  if 'gmacs' in card:
+    rows.append(('multiply-additions', f'{card["gmacs"]:g} G, counted as upstream does'))
+  if 'forecasts_per_second' in card:
+    rows.append(('speed', f'{card["forecasts_per_second"]:g} forecasts/s on this machine '
+                 f'({card["speed_device"]}; {card["speed_batch"]} at a time)'))
+  chosen = [s for s in card.get('chosen_on', ()) if s in card['splits']]
+  if chosen:
+    rows.append(('CHOSEN ON THE TEST SPLIT',
+                 f'the checkpoint is the best on {"+".join(chosen)}, as the originals choose it'))
   if card.get('filled'):
     rows.append(('drivers not in the data, filled', ' '.join(card['filled'])))
   return [*(f'- {name}: {value}' for name, value in rows), '']
@@ -78,7 +81,7 @@ def _main(card: Mapping, scores: Mapping, kind: str, stratum: str = 'all') -> li
   for name, strata in names.ordered(scores['forecasts']).items():
     s = strata[stratum]
     rows.append([
-        names.forecast(name, scores['frames_per_day'], card.get('t_in', 0)),
+        names.label(name, card, scores),
         *(names.number(s[part][f'{kind}rmse'][i]) for i in shown), names.number(s[f'{kind}rmse']),
         names.number(s.get(f'{kind}gain'), 1, sign=True), names.number(s[f'{kind}mae']),
         names.number(s[f'{kind}bias'], sign=True)])
@@ -91,7 +94,7 @@ def _main(card: Mapping, scores: Mapping, kind: str, stratum: str = 'all') -> li
 def _strata(card: Mapping, scores: Mapping, kind: str) -> list[str]:
   units, strata = scores['units'], scores['strata']
   rows = [
-      [names.forecast(name, scores['frames_per_day'], card.get('t_in', 0)), *(
+      [names.label(name, card, scores), *(
           cell for s in strata for cell in (
               names.number(each[s][f'{kind}rmse']),
               names.number(each[s].get(f'{kind}gain'), 1, sign=True)))]
@@ -104,53 +107,23 @@ def _strata(card: Mapping, scores: Mapping, kind: str) -> list[str]:
   return [*table(header, rows), f'Storm: Kp >= 5 in the target frame. {sizes}.', '']
 
 
-def _protocols(card: Mapping, scores: Mapping) -> list[str]:
-  net = names.net(scores)['all']
-  if 'mse_sum' not in net:
-    return []
-  n = names.number
-  standard = [
-      ('RMSE', n(net['rmse']), scores['units'], 'valid pixels, each counts the same'),
-      ('SSIM', n(net.get('ssim'), 4), '1', 'data range 1, 7x7 window, valid windows'),
-      ('PSNR', n(net.get('psnr')), 'dB', 'data range 1'),
-      ('SNR', n(net.get('snr')), 'dB', '')]
-  root = None if net['mse_sum'] is None else float(net['mse_sum'])**0.5
-  upstream = [
-      ('mse', n(net['mse_sum'], 4), '1', 'sum over the pixels of a frame, mean over frames'),
-      ('mae', n(net['mae_sum'], 4), '1', 'likewise'),
-      ('rmse', n(root, 4), '1', 'root of that mse'),
-      ('ssim', n(net.get('upstream_ssim'), 4), '1', 'data range 2 on frames in 0..1: too high'),
-      ('psnr', n(net.get('upstream_psnr')), 'dB', 'prediction clipped to 0..1'),
-      ('snr', n(net.get('upstream_snr')), 'dB', 'prediction clipped to 0..1')]
-  if card.get('divisor') and card.get('shape') and root is not None:
-    size = math.prod(card['shape'])
-    upstream += [
-        ('RMSE', n(card['divisor'] * root / size**0.5), scores['units'], 'every pixel of a frame'),
-        ('MAE', n(card['divisor'] * float(net['mae_sum']) / size), scores['units'], 'likewise')]
-  header = ('score of the net', 'value', 'unit', 'how')
-  return [
-      '**Protocol `standard`** (RMSE in physical units, the rest of frames scaled to 0..1)', '',
-      *table(header, standard, left=(0, 2, 3)),
-      '**Protocol `upstream`** (frames scaled to 0..1, padding rows included: only to compare with '
-      'published tables)', '', *table(header, upstream, left=(0, 2, 3))]
-
-
 def _summary(card: Mapping, scores: Mapping, kind: str) -> list[str]:
-  forecasts = dict(scores['forecasts'])
-  net = forecasts.pop('net', None)
+  net = scores['forecasts'].get('net')
+  forecasts = {k: v for k, v in scores['forecasts'].items() if not names.is_net(k)}
   if not net or not forecasts or net['all'][f'{kind}rmse'] is None:
     return []
   best = min(forecasts, key=lambda f: forecasts[f]['all'][f'{kind}rmse'])
   value, bar = net['all'][f'{kind}rmse'], forecasts[best]['all'][f'{kind}rmse']
   if not bar:
     return []
-  label = names.forecast(best, scores['frames_per_day'], card.get('t_in', 0))
+  label = names.label(best, card, scores)
   gain = 100 * (1 - value / bar)
   units = '' if scores['units'] == '1' else ' ' + scores['units']
+  net = names.label('net', card, scores)
   return [
-      f'The net is **{abs(gain):.1f} % {"better" if gain >= 0 else "worse"}** than the best '
+      f'The {net} is **{abs(gain):.1f} % {"better" if gain >= 0 else "worse"}** than the best '
       f'baseline ({label}): RMSE {names.number(value)} against {names.number(bar)}'
-      f'{units}.', '']
+      f'{units}.', *protocols.modes(scores, kind, units), '']
 
 
 def markdown(card: Mapping) -> str:
@@ -166,17 +139,20 @@ def markdown(card: Mapping) -> str:
     lines += ['**SIMULATED DATA: skill here says nothing yet about real maps.**', '']
   lines += _facts(card)
   for split, scores in card['splits'].items():
-    kind = names.primary(scores)
+    kind, weighted = names.primary(scores, card), names.weighted(scores)
     lines += [f'## Split `{split}`: {scores["windows"]} windows', '', *_summary(card, scores, kind)]
-    if kind:
-      lines += ['Cosine-of-latitude weights: every square kilometre counts the same.', '',
-                *_main(card, scores, kind),
-                'Unweighted: every pixel counts the same (high latitudes count too much).', '']
-    lines += _main(card, scores, '')
+    tables = [[*_main(card, scores, '')]]
+    if weighted:
+      tables[0][:0] = [
+          'Unweighted: every pixel counts the same (high latitudes count too much).', '']
+      tables.insert(0 if kind else 1, [
+          'Cosine-of-latitude weights: every square kilometre counts the same.', '',
+          *_main(card, scores, weighted)])
+    lines += [line for part in tables for line in part]
     lines += fields.markdown(card, scores)
     if len(scores['strata']) > 1:
       lines += _strata(card, scores, kind)
-    lines += _protocols(card, scores)
+    lines += protocols.markdown(card, scores)
   return '\n'.join(lines).rstrip() + '\n'
 
 
@@ -201,7 +177,7 @@ def compact(card: Mapping) -> dict:
   """The card's headline numbers, with units in the keys' `units` table."""
   splits = {}
   for split, scores in card['splits'].items():
-    kind = names.primary(scores)
+    kind = names.primary(scores, card)
     splits[split] = dict(
         windows=scores['windows'], lead_hours=scores['lead_hours'],
         weights='cosine of latitude' if kind else 'none',

@@ -9,7 +9,9 @@ from stp_jax.metrics import skill
 from stp_jax.report import score_card
 
 _LABELS = {
-    'net': 'net', 'persistence': 'persistence', 'damped_persistence': 'damped persistence',
+    'net': 'net', 'net_observed': 'net (future drivers observed)',
+    'net_persist': 'net (future drivers persist)',
+    'persistence': 'persistence', 'damped_persistence': 'damped persistence',
     'hourly_climatology': 'hourly climatology', 'scaled_climatology': 'month-hour climatology',
     'ar_blend': 'climatology + AR(1)', 'recurrence_27d': '27-day recurrence', 'c1pg': 'CODE C1PG',
     'c2pg': 'CODE C2PG', 'iri': 'IRI'}
@@ -70,7 +72,8 @@ def markdown(card: Mapping) -> str:
   lines += ['## By group', '', f'Cosine-weighted RMSE [{units}]; the verdict is against '
             'persistence.', '']
   names = [n for n in card['forecasts'] if n in (
-      'net', 'persistence', 'ar_blend', 'recurrence_27d', 'c1pg', 'c2pg', 'iri')]
+      'net', 'net_observed', 'net_persist', 'persistence', 'ar_blend', 'recurrence_27d', 'c1pg',
+      'c2pg', 'iri')]
   rows = []
   for group, entry in card['forecasts']['net'].items():
     if group.startswith('lead'):

@@ -6,9 +6,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from stp_jax.report import geography
+
 # Okabe and Ito's colours keep apart for colour-blind eyes; dashes keep lines apart in print.
 LINES = {
     'net': dict(color='black', linewidth=2.4, zorder=5),
+    'net_observed': dict(color='black', linewidth=1.2, linestyle=(0, (1, 1)), zorder=4),
+    'net_persist': dict(color='black', linewidth=1.2, linestyle=(0, (1, 1)), zorder=4),
     'persistence': dict(color='#D55E00', linestyle='--'),
     'damped_persistence': dict(color='#E69F00', linestyle='-.'),
     'hourly_climatology': dict(color='#999999', linestyle=':'),
@@ -65,11 +69,14 @@ class MapFrame:
       # Row 0 may be the north or the south end: `flip` brings north to the top either way.
       self.flip = lat[0] < lat[-1]
       self.extent = (lon[0] - dlon, lon[-1] + dlon, lat.min() - dlat, lat.max() + dlat)
+      # Coasts this coarse are for maps of the whole Earth.
+      self.globe = lon[-1] - lon[0] > 300 and np.ptp(lat) > 120 and abs(lat).max() <= 90
     else:
+      self.globe = False
       self.flip, self.extent = False, (-0.5, width - 0.5, height - 0.5, -0.5)
 
   def shown(self, values: np.ndarray) -> np.ndarray:
-    """What an image of matplotlib takes: north up, missing values masked (black in a picture)."""
+    """What an image of matplotlib takes: north up, missing what is missing masked."""
     values = values[::-1] if self.flip else values
     if values.ndim == 3:
       return np.clip(np.nan_to_num(values), 0, 1)
@@ -86,9 +93,13 @@ class MapFrame:
       west, east, south, north = self.extent
       step = 90 if east - west > 200 else None
       if step:
-        axes.set_xticks(np.arange(-180, 181, step))
+        axes.set_xticks(np.arange(-180, 361, step))
       if north - south > 100:
         axes.set_yticks(np.arange(-60, 61, 30))
+      if self.globe:
+        # Dark on the pale middle of a difference, pale on the dark lower end of other scales.
+        dark = str(options.get('cmap', '')).startswith(('RdBu', 'gray_r'))
+        self.line(axes, geography.coastline(), color='#444444' if dark else '#f4f4f4')
       axes.set_xlim(west, east)
       axes.set_ylim(south, north)
     axes.tick_params(labelleft=left, labelbottom=bottom, labelsize=8)
@@ -97,6 +108,13 @@ class MapFrame:
     if bottom:
       axes.set_xlabel('longitude [°E]' if self.named else 'column', fontsize=8)
     return image
+
+  def line(self, axes: Axes, line: np.ndarray, **look):
+    """Draws `[N, 2]` longitude and latitude, cut at the map's edge; returns the artist."""
+    drawn = geography.wrapped(line, self.extent[0])
+    made = axes.plot(*drawn.T, **{'linewidth': 0.5, 'alpha': 0.8, 'zorder': 2, **look})[0]
+    made.set_in_layout(False)  # it never leaves the panel; measuring it anew takes long
+    return made
 
 
 __all__ = ['LINES', 'MapFrame', 'figure', 'matplotlib', 'tidy']

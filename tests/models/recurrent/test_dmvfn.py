@@ -85,7 +85,7 @@ def test_routing_is_per_example_and_upstream_per_batch():
   np.testing.assert_allclose(image['mixed'][0], image['both'][0], atol=1e-6)
   assert not np.allclose(image['mixed'][1], image['both'][1], atol=1e-6)
   # The first example decides for all.
-  np.testing.assert_array_equal(_next(mixed, 'upstream'), image['both'])
+  np.testing.assert_allclose(_next(mixed, 'upstream'), image['both'], atol=1e-6)
   # No block: the two frames blended; upstream's forecast is the older one.
   frames = _frames(5)
   np.testing.assert_allclose(image['none'], frames[:, :2].mean(1), atol=1e-6)

@@ -1,7 +1,9 @@
 """Global maps of total electron content, with auxiliary channels fused by the Channel Mixer."""
 
 from configs import common, iono_backbones
-from stp_jax.config import choose, parse_words
+from stp_jax.config import WordError, choose, parse_words
+from stp_jax.data import forcings
+from stp_jax.models import globe
 
 WORDS = dict(
     # convlstm | predrnn | predrnnpp | predrnnv2 | mim | e3dlstm | mau | simvp | tau
@@ -10,6 +12,10 @@ WORDS = dict(
     channels='9',  # 1, 4, 9, 16, 20 or names joined by +
     scale='small',  # small: minutes on two cores | paper: the published size and schedule
     anchor='',  # none | persistence | climatology; default: climatology, none under scale=paper
+    frame='geographic',  # geographic | sun: the network sees maps turned, noon in the middle
+    padding='zero',  # zero | circular: convolutions wrap in longitude
+    loss_weights='none',  # none | area: the loss weighted by cos(latitude)
+    magnetic=False,  # of a count of channels: magnetic latitude in place of the year
     future='persist',  # persist | observed | forecast | none: what the run sees of future drivers
     t_in=12, t_out=48, steps=0, batch_size=0, learning_rate=0.0, seed=0, init_from='',
     mix='strict', missing_drivers='error', smoke=False)
@@ -30,7 +36,7 @@ def get_config(text: str = ''):
   data = config.data
   data.dataset = 'embedded'
   data.t_in, data.t_out = words.t_in, words.t_out
-  data.channels = words.channels if words.fusion != 'none' else '1'
+  data.channels = _channels(words) if words.fusion != 'none' else '1'
   data.future_forcings, data.missing_drivers = words.future, words.missing_drivers
   data.test_splits = ('test', 'test_low')
   data.batch_size, data.eval_batch_size = (8, 8 if name == 'mim' else 4) if paper else (4, 8)
@@ -43,7 +49,11 @@ def get_config(text: str = ''):
   model.fusion, model.mix = words.fusion, words.mix
   model.patch = iono_backbones.patch(name, words.scale, data.channels != '1')
   model.anchor = words.anchor or ('none' if paper else 'climatology')
+  model.frame = choose('frame', words.frame, {f: f for f in globe.FRAMES})
+  model.padding = choose('padding', words.padding, {p: p for p in globe.PADDINGS})
   model.backbone = dict(backbone)
+  config.task.latitude_weight = choose('loss_weights', words.loss_weights,
+                                       dict(none=False, area=True))
   config.task.loss = iono_backbones.LOSS.get(name, 'mse')
   config.task.term_weights = iono_backbones.TERM_WEIGHTS.get(name, {})
 
@@ -79,6 +89,17 @@ def get_config(text: str = ''):
   if config.task.horizons and config.steps != 240:
     config.task.horizons = ((0, words.t_in), (config.steps * 5 // 6, words.t_out))
   return config
+
+
+def _channels(words) -> str:
+  """The word, or with `magnetic` its names: the year is one number in all of a forecast."""
+  if not words.magnetic:
+    return words.channels
+  names = forcings.channel_names(words.channels)
+  if 'year' not in names:
+    raise WordError(f'config word magnetic: no year in channels={words.channels} to take the place '
+                    'of; name magnetic_latitude among the channels')
+  return '+'.join('magnetic_latitude' if n == 'year' else n for n in names)
 
 
 def get_sweep(h, name: str = ''):

@@ -70,7 +70,8 @@ def test_every_backbone_and_fusion_trains_on_the_ionosphere(model):
     'mix=upstream,channels=5', 'fusion=concatenate,channels=20,missing_drivers=fill',
     'channels=tec+kp+ap+f107', 'future=observed', 't_in=5,t_out=13',
     'model=e3dlstm,anchor=persistence',
-    'model=mau,anchor=none'])
+    'model=mau,anchor=none', 'frame=sun,padding=circular,loss_weights=area,magnetic',
+    'model=mau,frame=sun,padding=circular', 'frame=sun,scale=paper,t_out=12'])
 def test_other_words_of_the_ionosphere(words):
   check(f'{IONO}:{words}')
 

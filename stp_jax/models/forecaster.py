@@ -101,7 +101,8 @@ class Forecaster(nn.Module):
       use_true = jnp.broadcast_to(jnp.arange(total) < self.t_in, (b, total))
     globe, shift = self.globe, None
     if globe is not None:
-      shift = globe.shift(jnp.zeros((b, total, 2)) if self.is_initializing() else calendar)
+      hours = jnp.zeros((b, total, 2)) if calendar is None and self.is_initializing() else calendar
+      shift = globe.shift(hours)
       frames = globe.seen(frames, shift)
       forcings = None if forcings is None else globe.seen(forcings, shift)
     planes = self._patched(forcings) if self._fused else None

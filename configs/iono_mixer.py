@@ -111,6 +111,9 @@ def get_sweep(h, name: str = ''):
                        fusion=['none', 'concatenate', 'mix']),
       channels=h.product(channels=[1, 4, 9, 16, 20], fusion=['concatenate', 'mix']),
       drivers=h.product(model=['simvp', 'convlstm'], future=['persist', 'observed', 'none']),
+      # What the original does not have, alone and together.
+      options=h.product(frame=['geographic', 'sun'], padding=['zero', 'circular'],
+                        loss_weights=['none', 'area'], magnetic=[False, True]),
       # A larger batch wants a larger rate.
       rates=h.zip(batch_size=[4, 8, 16], learning_rate=[2e-3, 4e-3, 8e-3]),
       seeds=h.product(seed=[0, 1, 2, 3, 4])))

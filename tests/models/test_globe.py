@@ -11,6 +11,7 @@ from stp_jax.models import build
 from stp_jax.models.globe import Globe
 from stp_jax.models.layers import conv, conv3d, depthwise, transposed
 from stp_jax.models.layers.periodic import periodic_columns
+from stp_jax.models.simvp.translators import poolformer
 from tests.models.test_forecaster import TINY
 
 
@@ -107,6 +108,16 @@ def test_layers_that_convolve_go_round(method, k, cells, turn, layer):
   reach = k * (3 if layer == 'dilated' else 1)  # far from both edges nothing changes
   middle = slice(round(reach * scale), round((width - reach) * scale))
   np.testing.assert_allclose(y[:, :, middle], walled[:, :, middle], atol=1e-4)
+
+
+def test_means_of_neighbours_go_round():
+  x = _draw(1, 4, 6, 2)
+  with periodic_columns():
+    y, turned = (poolformer.mean_of_neighbours(z) for z in (x, jnp.roll(x, 2, 2)))
+  np.testing.assert_allclose(turned, jnp.roll(y, 2, 2), rtol=1e-5, atol=1e-6)
+  around = x[0, :2, jnp.array([5, 0, 1])].reshape(-1, 2)  # of the corner: three columns, two rows
+  np.testing.assert_allclose(y[0, 0, 0], around.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(y[:, :, 1:-1], poolformer.mean_of_neighbours(x)[:, :, 1:-1], rtol=1e-5)
 
 
 def test_a_transposed_convolution_that_loses_columns():

@@ -2,8 +2,8 @@
 
 What zero padding adds at the left and the right edge of a map is a wall at 180 degrees. Every layer
 that convolves (`layers.conv`, `depthwise`, `transposed`, and `conv3d` by way of `conv`) asks here
-when it is traced, so no backbone has a field for it. Rows keep their zeros. Warps, padded pooling
-and windows of attention do as they always do.
+when it is traced, so no backbone has a field for it. Rows keep their zeros. Warps, max pooling with
+edges and windows of attention do as they always do.
 """
 
 import contextlib

@@ -65,7 +65,7 @@ def test_every_command_runs(realdata, tmp_path):
   for command in _commands():
     line = _small(command).replace('python', shlex.quote(sys.executable), 1)
     done = subprocess.run(['bash', '-c', line], cwd=tmp_path, env=environment, capture_output=True,
-                          text=True, timeout=900)
+                          text=True, timeout=3600)
     assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
   named = set(re.findall(r'`(D/[\w./]+)`', _PAGE))
   assert len(named) >= 6

@@ -83,6 +83,8 @@ def get_config() -> ml_collections.ConfigDict:
       mix='strict',  # strict | upstream: also channel counts that are no square
       patch=1,
       anchor='none',  # none | persistence | climatology: what the network corrects
+      frame='geographic',  # geographic | sun: maps turned until local noon is in the middle
+      padding='zero',  # zero | circular: convolutions wrap in longitude
       remat=False, unroll=1,
       backbone=c(type_safe=False)))  # keywords of the backbone, unchanged
 

@@ -1,7 +1,9 @@
 """Global maps of total electron content, with auxiliary channels fused by the Channel Mixer."""
 
 from configs import common, iono_backbones
-from stp_jax.config import choose, parse_words
+from stp_jax.config import WordError, choose, parse_words
+from stp_jax.data import forcings
+from stp_jax.models import globe
 
 WORDS = dict(
     # convlstm | predrnn | predrnnpp | predrnnv2 | mim | e3dlstm | mau | simvp | tau
@@ -10,6 +12,10 @@ WORDS = dict(
     channels='9',  # 1, 4, 9, 16, 20 or names joined by +
     scale='small',  # small: minutes on two cores | paper: the published size and schedule
     anchor='',  # none | persistence | climatology; default: climatology, none under scale=paper
+    frame='geographic',  # geographic | sun: the network sees maps turned, noon in the middle
+    padding='zero',  # zero | circular: convolutions wrap in longitude
+    loss_weights='none',  # none | area: the loss weighted by cos(latitude)
+    magnetic=False,  # of a count of channels: magnetic latitude in place of the year
     # persist | observed | forecast | none: what the run sees of future drivers; default: persist
     future='',
     protocol='standard',  # upstream: the originals' split, loss, drivers and scores, see _upstream
@@ -34,7 +40,7 @@ def get_config(text: str = ''):
   data = config.data
   data.dataset = 'embedded'
   data.t_in, data.t_out = words.t_in, words.t_out
-  data.channels = words.channels if words.fusion != 'none' else '1'
+  data.channels = _channels(words) if words.fusion != 'none' else '1'
   data.future_forcings = words.future or ('observed' if upstream else 'persist')
   data.missing_drivers = words.missing_drivers
   data.test_splits = ('test', 'test_low')
@@ -48,7 +54,11 @@ def get_config(text: str = ''):
   model.fusion, model.mix = words.fusion, words.mix or ('upstream' if upstream else 'strict')
   model.patch = iono_backbones.patch(name, words.scale, data.channels != '1')
   model.anchor = words.anchor or ('none' if paper or upstream else 'climatology')
+  model.frame = choose('frame', words.frame, {f: f for f in globe.FRAMES})
+  model.padding = choose('padding', words.padding, {p: p for p in globe.PADDINGS})
   model.backbone = dict(backbone)
+  config.task.latitude_weight = choose('loss_weights', words.loss_weights,
+                                       dict(none=False, area=True))
   config.task.loss = iono_backbones.LOSS.get(name, 'mse')
   config.task.term_weights = iono_backbones.TERM_WEIGHTS.get(name, {})
 
@@ -88,6 +98,17 @@ def get_config(text: str = ''):
   return config
 
 
+def _channels(words) -> str:
+  """The word, or with `magnetic` its names: the year is one number in all of a forecast."""
+  if not words.magnetic:
+    return words.channels
+  names = forcings.channel_names(words.channels)
+  if 'year' not in names:
+    raise WordError(f'config word magnetic: no year in channels={words.channels} to take the place '
+                    'of; name magnetic_latitude among the channels')
+  return '+'.join('magnetic_latitude' if n == 'year' else n for n in names)
+
+
 def _upstream(config, name: str) -> None:
   """What the originals do, at any size (the size, the schedule's length: `scale=paper`).
 
@@ -99,7 +120,7 @@ def _upstream(config, name: str) -> None:
   data.train_splits, data.validation_splits = ('train', 'validation'), ('test',)
   data.stride = 1
   config.validation.metric = 'loss'
-  config.task.loss_scale, config.task.latitude_weight, config.task.horizons = 'none', False, ()
+  config.task.loss_scale, config.task.horizons = 'none', ()
   optimizer.learning_rate = iono_backbones.PAPER_RATE[name]
   optimizer.clip_norm, optimizer.pct_start, optimizer.cycle_momentum = 0.0, 0.3, True
 
@@ -118,6 +139,9 @@ def get_sweep(h, name: str = ''):
                   h.product(fusion=['concatenate', 'mix'], channels=[4, 9, 16]))),
       channels=h.product(channels=[1, 4, 9, 16, 20], fusion=['concatenate', 'mix']),
       drivers=h.product(model=['simvp', 'convlstm'], future=['persist', 'observed', 'none']),
+      # What the original does not have, alone and together.
+      options=h.product(frame=['geographic', 'sun'], padding=['zero', 'circular'],
+                        loss_weights=['none', 'area'], magnetic=[False, True]),
       # A larger batch wants a larger rate.
       rates=h.zip(batch_size=[4, 8, 16], learning_rate=[2e-3, 4e-3, 8e-3]),
       seeds=h.product(seed=[0, 1, 2, 3, 4])))

@@ -21,6 +21,7 @@ _ADDED = {
     'task.scores': 'auto',
     'task.events': dict(thresholds=(), scales=(1, 4, 16), full_scale=0.0, full_scale_units='',
                         full_scale_thresholds=()),
+    'model.frame': 'geographic', 'model.padding': 'zero',
     'optimizer.accumulate': 1, 'watchdog_minutes': 0.0, 'protocol': 'standard',
     'optimizer.clip_value': 0.0, 'optimizer.plateau_factor': 0.1, 'optimizer.plateau_patience': 10,
     'optimizer.plateau_threshold': 1e-4, 'optimizer.plateau_cooldown': 0,

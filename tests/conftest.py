@@ -33,7 +33,9 @@ flags.FLAGS.mark_as_parsed()
 @pytest.fixture
 def realdata() -> pathlib.Path:
   """Real maps and indices, which are not committed; a test that needs them is skipped by name."""
-  path = _ROOT.parent / 'shared' / 'realdata'
+  path = pathlib.Path(os.environ.get('STP_JAX_REALDATA')
+                      or _ROOT.parent / 'shared' / 'realdata')
   if not path.is_dir():
-    pytest.skip('../shared/realdata is not here: this test reads real ionosphere maps')
+    pytest.skip(f'{path} is not here: this test reads real ionosphere maps; STP_JAX_REALDATA names '
+                'another folder')
   return path

@@ -113,7 +113,9 @@ def test_an_older_run_reads_as_it_was_meant():
   with config.unlocked():
     del config.data.domains, config.task.stage, config.optimizer.slow, config.validation
     del config.optimizer.clip_value, config.protocol
+    del config.model.frame, config.model.padding
   done = config_files.complete(config.unlock() or config)
   assert (done.data.domains, done.task.stage, dict(done.optimizer.slow)) == ((), '', {})
+  assert (done.model.frame, done.model.padding) == ('geographic', 'zero')
   assert done.optimizer.clip_value == 0 and done.validation.metric == ''
   assert done.protocol == 'standard'

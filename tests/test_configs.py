@@ -71,7 +71,9 @@ def test_every_backbone_and_fusion_trains_on_the_ionosphere(model):
     'channels=tec+kp+ap+f107', 'future=observed', 't_in=5,t_out=13',
     'model=e3dlstm,anchor=persistence',
     'model=mau,anchor=none', 'protocol=upstream,t_out=12',
-    'protocol=upstream,model=mau,channels=4'])
+    'protocol=upstream,model=mau,channels=4',
+    'frame=sun,padding=circular,loss_weights=area,magnetic',
+    'model=mau,frame=sun,padding=circular', 'frame=sun,scale=paper,t_out=12'])
 def test_other_words_of_the_ionosphere(words):
   check(f'{IONO}:{words}')
 

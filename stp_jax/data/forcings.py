@@ -13,11 +13,13 @@ been published when the forecast was issued, in training and in test alike:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from stp_jax.data import magnetic
 from stp_jax.typing import Array
 
 MODES = ('persist', 'observed', 'forecast', 'none')
@@ -25,7 +27,7 @@ MODES = ('persist', 'observed', 'forecast', 'none')
 
 @dataclasses.dataclass(frozen=True)
 class Channel:
-  """Model value = (physical + offset) / divisor; `plane`: image, column, row or scalar."""
+  """Model value = (physical + offset) / divisor; `plane`: image, column, row, grid or scalar."""
   name: str
   divisor: float = 1.0
   offset: float = 0.0
@@ -41,7 +43,10 @@ CHANNELS = {c.name: c for c in (
     Channel('ap', 400), Channel('dst', 600, 500), Channel('plasma_speed', 1200),
     Channel('field_magnitude', 70), Channel('sigma_b', 50), Channel('proton_density', 140),
     Channel('flow_pressure', 80), Channel('electric_field', 100, 50),
-    Channel('magnetosonic_mach', 15))}
+    Channel('magnetosonic_mach', 15),
+    # Not of the Channel Mixer Layer: by name only.
+    Channel('magnetic_latitude', 180, 90, plane='grid'))}
+COUNTED = 20  # channels that a count may choose
 
 
 def channel_names(channels: int | str | Sequence[str]) -> tuple[str, ...]:
@@ -53,8 +58,8 @@ def channel_names(channels: int | str | Sequence[str]) -> tuple[str, ...]:
   known = tuple(CHANNELS)
   if isinstance(channels, int) or (isinstance(channels, str) and channels.isdigit()):
     count = int(channels)
-    if not 1 <= count <= len(known):
-      raise ValueError(f'channels={count}: choose 1 to {len(known)}, or names joined by +')
+    if not 1 <= count <= COUNTED:
+      raise ValueError(f'channels={count}: choose 1 to {COUNTED}, or names joined by +')
     return known[:count]
   names = tuple(channels.split('+') if isinstance(channels, str) else channels)
   for name in names:
@@ -70,8 +75,17 @@ def scalars(names: Sequence[str]) -> tuple[str, ...]:
   return tuple(n for n in names[1:] if CHANNELS[n].plane == 'scalar')
 
 
-def planes(values: Array, columns: Sequence[str], names: Sequence[str], height: int, width: int
-           ) -> Array | None:
+def _magnetic(grid: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+  """Quasi-dipole latitude `[H, W]` [deg] of a grid; padding rows and columns repeat the last."""
+  if not {'latitude', 'longitude'} <= set(grid):
+    raise ValueError('the channel magnetic_latitude needs frames whose latitudes and longitudes '
+                     'are known; choose other channels')
+  found = magnetic.latitude(grid['latitude'], grid['longitude'])
+  return np.pad(found, [(0, n - m) for n, m in zip((height, width), found.shape)], 'edge')
+
+
+def planes(values: Array, columns: Sequence[str], names: Sequence[str], height: int, width: int,
+           grid: Mapping[str, Any] | None = None) -> Array | None:
   """Forcings as planes `[B, T, H, W, A]` in model units, float32; None when A is 0.
 
   Args:
@@ -79,6 +93,10 @@ def planes(values: Array, columns: Sequence[str], names: Sequence[str], height: 
     columns: the F names of `values`.
     names: channels of the run, the image first; it is left out.
     height, width: the frame; longitude and latitude planes are column / width and row / height.
+    grid: `latitude`, `longitude` [deg] of rows and columns, for magnetic_latitude.
+
+  Raises:
+    ValueError: magnetic_latitude of frames without a grid.
   """
   shape = (*values.shape[:2], height, width)
   result = []
@@ -88,6 +106,8 @@ def planes(values: Array, columns: Sequence[str], names: Sequence[str], height: 
       plane = jnp.arange(width, dtype=jnp.float32) / width
     elif channel.plane == 'row':
       plane = jnp.arange(height, dtype=jnp.float32)[:, None] / height
+    elif channel.plane == 'grid':
+      plane = (_magnetic(grid or {}, height, width) + channel.offset) / channel.divisor
     else:
       value = values[..., columns.index(name)].astype(jnp.float32)
       plane = ((value + channel.offset) / channel.divisor)[..., None, None]

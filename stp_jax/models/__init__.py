@@ -1,6 +1,6 @@
 """Models by name. A new backbone is a module, a line in BACKBONES and a test."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from stp_jax.models.forecaster import Forecaster, combine_name
 from stp_jax.models.fusion import Fusion
+from stp_jax.models.globe import Globe
 from stp_jax.models.gs2pm import GS2PM, MS2P
 from stp_jax.models.recurrent.convlstm import ConvLSTM
 from stp_jax.models.recurrent.convlstmnet import ConvLSTMNet
@@ -65,7 +66,8 @@ BACKBONES: dict[str, type[nn.Module]] = dict(
     unet=UNet,
 )
 # What `build` reads beside `name` and `backbone`; the rest of a Forecaster follows from the data.
-_FIELDS = ('fusion', 'mix', 'patch', 'anchor', 'combine', 'lag', 'divisor', 'remat', 'unroll')
+_FIELDS = ('fusion', 'mix', 'patch', 'anchor', 'combine', 'lag', 'divisor', 'remat', 'unroll',
+           'frame', 'padding')
 _GIVEN = ('channels', 'dtype', 'parent', 'name')
 
 
@@ -81,18 +83,20 @@ def _make(cls: type[nn.Module], fields: Mapping[str, Any], **given) -> nn.Module
 def build(
     config: Mapping[str, Any], *, shape: tuple[int, int, int], forcings: int = 0, t_in: int,
     t_out: int, frames_per_day: int = 1, dtype: Any = 'float32', divisor: float = 1.0,
+    longitude: Sequence[float] | None = None,
 ) -> Forecaster:
   """Builds a forecaster.
 
   Args:
     config: `name` (a key of BACKBONES), `backbone` (its keywords), and fields of Forecaster and
-      Fusion: fusion, mix, patch, anchor, combine, lag, divisor, remat, unroll. Or, without the key
-      `backbone`, the backbone's keywords beside those.
+      Fusion: fusion, mix, patch, anchor, combine, lag, divisor, remat, unroll; frame and padding,
+      see `globe.Globe.of`. Or, without the key `backbone`, the backbone's keywords beside those.
     shape: (H, W, C) of the frames; any H and W run, they are padded to what the model needs.
     forcings: A, forcing planes.
     frames_per_day: lag of the persistence anchors, slots of the climatology.
     dtype: compute type, 'float32' or 'bfloat16'; parameters, norms and carries stay float32.
     divisor: physical value of a normalised 1 (climatology).
+    longitude: of the columns [deg], for frame=sun and padding=circular.
 
   Raises:
     ValueError: unknown model; the known ones are listed. A setting out of range.
@@ -119,10 +123,11 @@ def build(
   # float32 is left to the types of inputs and parameters, so that float64 runs stay float64.
   compute = None if jnp.dtype(dtype) == jnp.float32 else jnp.dtype(dtype)
   module = _make(BACKBONES[name], backbone, channels=channels, dtype=compute)
+  globe = Globe.of(longitude, fields.pop('frame', 'geographic'), fields.pop('padding', 'zero'))
   fields = {'lag': frames_per_day, 'divisor': divisor, **fields}
   return Forecaster(
       backbone=module, t_in=t_in, t_out=t_out, fusion=fusion, frames_per_day=frames_per_day,
-      **fields)
+      globe=globe, **fields)
 
 
 __all__ = ['BACKBONES', 'Forecaster', 'Fusion', 'build']

@@ -1,4 +1,4 @@
-"""The forecast model around every backbone: anchor, pad, patch, roll out, and all of it back."""
+"""The forecast model around every backbone: anchor, turn, pad, patch, roll out, and all back."""
 
 from typing import Any
 
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from stp_jax.models import anchor as anchors
 from stp_jax.models.fusion import Fusion
+from stp_jax.models.globe import Globe
 from stp_jax.models.layers.patches import patchify, unpatchify
+from stp_jax.models.layers.periodic import periodic_columns
 from stp_jax.models.layers.precision import wide
 from stp_jax.models.rollout import rollout_chunks, rollout_frames
 from stp_jax.typing import Array, Output
@@ -40,6 +42,9 @@ class Forecaster(nn.Module):
     combine: none | residual | gated (`rollout.combine_output`); None: what goes with the anchor.
     lag: frames per day; 1 where the input is shorter than that.
     divisor: physical value of a normalised 1, for the climatology.
+    globe: how columns go round; None: they do not. In the sun's frame the backbone sees maps and
+      forcing planes turned, each by its own time. Anchors and outputs stay geographic; only the
+      persistence of an input shorter than a day, by one frame, then follows the sun.
     remat, unroll: of the scan over time.
   """
   backbone: nn.Module
@@ -51,6 +56,7 @@ class Forecaster(nn.Module):
   lag: int = 1
   frames_per_day: int = 1
   divisor: float = 1.0
+  globe: Globe | None = None
   remat: bool = False
   unroll: int = 1
 
@@ -72,7 +78,8 @@ class Forecaster(nn.Module):
       use_true: `[B, t_in + t_out]`, nonzero where a recurrent backbone is fed the true frame;
         None: in the input only. Chunk networks always get the true input and their own chunks.
       train: dropout, batch statistics, and the backbone's terms that compare with true frames.
-      calendar, driver: for the climatology, see `anchor.climatology`.
+      calendar, driver: for the climatology, see `anchor.climatology`; the sun's frame reads the
+        hours of the calendar.
 
     Returns:
       Output, at least float32.
@@ -92,12 +99,22 @@ class Forecaster(nn.Module):
       frames = (frames - base) / scale
     if use_true is None:
       use_true = jnp.broadcast_to(jnp.arange(total) < self.t_in, (b, total))
+    globe, shift = self.globe, None
+    if globe is not None:
+      hours = jnp.zeros((b, total, 2)) if calendar is None and self.is_initializing() else calendar
+      shift = globe.shift(hours)
+      frames = globe.seen(frames, shift)
+      forcings = None if forcings is None else globe.seen(forcings, shift)
     planes = self._patched(forcings) if self._fused else None
-    prediction, context, terms = self._rollout(
-        self._patched(frames), planes, use_true, train, given == total)
+    with periodic_columns(globe is not None and globe.circular):
+      prediction, context, terms = self._rollout(
+          self._patched(frames), planes, use_true, train, given == total)
 
     def back(patched, times):
-      image = unpatchify(patched, self.fusion.patch)[:, :, :height, :width]
+      columns = width if globe is None else globe.columns
+      image = unpatchify(patched, self.fusion.patch)[:, :, :height, :columns]
+      if globe is not None:
+        image = globe.geographic(image, None if shift is None else shift[:, times], width)
       return image if base is None else image * scale + base[:, times]
 
     prediction = back(prediction, slice(self.t_in, total))
@@ -114,6 +131,8 @@ class Forecaster(nn.Module):
     if frames.ndim != 5 or frames.shape[1] not in (self.t_in, total):
       raise ValueError(
           f'frames {frames.shape}: expected [B, {self.t_in} or {total}, H, W, {self.channels}]')
+    if self.globe is not None:
+      self._check_globe(*frames.shape[2:4])
     if frames.shape[-1] != self.channels:
       raise ValueError(f'frames have {frames.shape[-1]} channels, the model {self.channels}')
     if self._fused:
@@ -121,6 +140,17 @@ class Forecaster(nn.Module):
       if forcings is None or forcings.shape != shape:
         got = None if forcings is None else forcings.shape
         raise ValueError(f'forcings {got}: fusion {self.fusion.kind} expects {shape}')
+
+  def _check_globe(self, height, width):
+    columns = self.globe.columns
+    if width < columns:
+      raise ValueError(f'frames of {width} columns, but {columns} go round the globe')
+    wanted = self.padded(height, columns)[1]
+    if self.globe.circular and wanted != columns:
+      raise ValueError(
+          f'padding=circular: {columns} columns go round the globe, but patches of '
+          f'{self.fusion.patch}, fusion {self.fusion.kind} and {type(self.backbone).__name__} want '
+          f'{wanted}; choose another patch or fusion, or padding=zero')
 
   @property
   def _fused(self) -> bool:

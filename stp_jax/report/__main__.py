@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   group.add_argument('--split', default='', help='default: the first test split of the config')
   group.add_argument('--step', default='', help='of the checkpoints: a number, best or latest')
   group.add_argument('--future-forcings', default='', help='persist | observed | forecast | none')
-  group.add_argument('--magnetic-equator', action='store_true', help='of a centred dipole')
+  group.add_argument('--magnetic-equator', action='store_true', help='quasi-dipole latitude 0')
   group.add_argument('--terminator', action='store_true', help='border of day and night')
   args = parser.parse_args(argv)
   if args.compare:

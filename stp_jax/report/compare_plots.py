@@ -48,12 +48,10 @@ class Lines:
 
   @property
   def legend(self) -> str:
-    north, east = geography.DIPOLE_POLE
     parts = ['error = forecast - truth; RMSE over the cells that are there, unweighted; grey: '
              'missing']
     if self._equator:
-      parts.append(f'dash-dotted: magnetic equator of a centred dipole (pole {north:g}°N '
-                   f'{-east:g}°W)')
+      parts.append('dash-dotted: magnetic equator (quasi-dipole latitude 0 of 2012)')
     if self._terminator:
       parts.append('dashed: terminator (Sun on the horizon)')
     return '; '.join(parts)

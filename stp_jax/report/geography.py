@@ -9,9 +9,9 @@ import pathlib
 
 import numpy as np
 
+from stp_jax.data import magnetic
+
 _COASTS = pathlib.Path(__file__).resolve().parents[1] / 'data' / 'tables' / 'coastline.txt'
-# North geomagnetic pole of the centred dipole, from the first three IGRF-13 coefficients of 2020.
-DIPOLE_POLE = (80.7, -72.7)
 _EQUINOX = np.datetime64('2000-01-01T12:00', 'm')  # J2000, the epoch of the solar elements below
 
 
@@ -26,14 +26,12 @@ def coastline() -> np.ndarray:
 
 
 def magnetic_equator() -> np.ndarray:
-  """`[N, 2]`: where the centred dipole of DIPOLE_POLE has magnetic latitude 0.
-
-  The real dip equator lies up to some 10 degrees from it, most over South America.
-  """
-  latitude, longitude = np.deg2rad(DIPOLE_POLE)
-  east = np.linspace(-180, 180, 361)
-  return np.stack([east, np.rad2deg(np.arctan(
-      -np.cos(np.deg2rad(east) - longitude) / np.tan(latitude)))], 1)
+  """`[N, 2]`: where quasi-dipole latitude is 0, see `data.magnetic`; of 2012."""
+  east, north = np.arange(-180, 181, 2.5), np.arange(30, -30.5, -0.5)
+  latitude = magnetic.latitude(north, east)
+  row = np.argmax(latitude < 0, 0)  # the first one south of it
+  above, below = (np.take_along_axis(latitude, r[None], 0)[0] for r in (row - 1, row))
+  return np.stack([east, north[row - 1] - 0.5 * above / (above - below)], 1)
 
 
 def subsolar_point(time: np.datetime64) -> tuple[float, float]:

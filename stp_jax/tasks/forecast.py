@@ -35,6 +35,8 @@ class Forecast(base.Task):
     self.needs_climatology = config.model.anchor == 'climatology'
     if self.needs_climatology and not self.has_clock:
       raise ValueError(f'{spec.name}: anchor=climatology needs frames with times; it has none')
+    if config.model.frame == 'sun' and not self.has_clock:
+      raise ValueError(f'{spec.name}: model.frame=sun needs frames with times; it has none')
     if self.needs_climatology and spec.shift:
       raise ValueError(f'{spec.name}: anchor=climatology needs values that begin at 0, not at '
                        f'{spec.shift:g} {spec.units}; choose another anchor')
@@ -76,7 +78,7 @@ class Forecast(base.Task):
     return models.build(
         c.model, shape=self.spec.shape, forcings=len(self.channels) - 1, t_in=self.t_in,
         t_out=t_out or self.t_out, frames_per_day=self.frames_per_day,
-        divisor=self.spec.divisor, dtype=c.dtype)
+        divisor=self.spec.divisor, dtype=c.dtype, longitude=self.spec.grid.get('longitude'))
 
   def stage(self, step: int) -> int:
     """Frames forecast at this step: what the compiled step depends on besides shapes."""
@@ -96,6 +98,8 @@ class Forecast(base.Task):
     wanted = list(forcings.scalars(self.channels))
     if self.needs_climatology:
       wanted += ['month', 'hour', 'date', 'f107']
+    if self.config.model.frame == 'sun':
+      wanted += ['month', 'hour']
     return tuple(c for c in self.spec.columns if c in wanted)
 
   @property
@@ -144,7 +148,8 @@ class Forecast(base.Task):
     scalars = (batch['forcings'][:, :total] if 'forcings' in batch else
                jnp.zeros((*raw.shape[:2], 0)))
     height, width, _ = spec.shape
-    result['forcings'] = forcings.planes(scalars, spec.columns, self.channels, height, width)
+    result['forcings'] = forcings.planes(
+        scalars, spec.columns, self.channels, height, width, spec.grid)
     column = spec.columns.index
     if self.has_clock:
       # Without a day of the month: its middle.

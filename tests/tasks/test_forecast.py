@@ -38,3 +38,74 @@ def test_terms_alone(store):
 def test_nothing_to_train_on(store):
   with pytest.raises(ValueError, match=r'task.loss=none needs a weight .* has the terms \(none\)'):
     loss(store, 'convlstm')
+
+
+def _flat(store, words):
+  """A task without a climatology, and a batch whose truth is 30 TECU everywhere."""
+  config = config_files.load(f'configs/iono_mixer.py:smoke,{words}', {
+      'task.loss_scale': 'none', 'model.backbone.hid_S': '4', 'model.backbone.hid_T': '4'})
+  config.data.t_in, config.data.t_out = 3, 2
+  task = tasks.build(config, data_spec.make([store], config.data, ['train']))
+  batch = dict(frames=np.full((2, 5, *task.spec.shape), 300, np.uint16),
+               forcings=np.ones((2, 5, len(task.spec.columns)), np.float32))
+  return task, batch
+
+
+def test_area_weights_by_hand(store, monkeypatch):
+  """4 TECU off at 80 degrees, 2 at the equator, 1000 in the padding row, nothing elsewhere."""
+  error = np.zeros((16, 1, 1), np.float32)
+  error[[0, 7, 15], 0, 0] = 4, -2, 1000
+  cosines = np.cos(np.radians(np.linspace(80, -80, 15)))
+  assert cosines[7] == 1
+  expected = dict(none=(4 ** 2 + 2 ** 2) / 15,
+                  area=(4 ** 2 * cosines[0] + 2 ** 2) / cosines.sum())
+  for word, value in expected.items():
+    task, batch = _flat(store, f'fusion=none,anchor=none,loss_weights={word}')
+    monkeypatch.setattr(task, 'predict', lambda v, b: jnp.full((2, 2, 16, 16, 1), 30.0) + error)
+    np.testing.assert_allclose(task.frame_loss({}, batch), value / 200 ** 2, rtol=1e-4)
+
+
+def test_all_options_at_once(tmp_path):
+  """Sun's frame, wrapped convolutions, magnetic latitude, area weights: a loss and its gradient."""
+  store = stores.make(tmp_path / 's', size=18)
+  task, batch = _flat(
+      store, 'frame=sun,padding=circular,magnetic,loss_weights=area,anchor=persistence')
+  assert task.channels[3] == 'magnetic_latitude' and len(task.channels) == 9
+  assert {'hour', 'month'} <= set(task.required_columns) and task.model().globe.columns == 18
+  batch['forcings'][..., task.spec.columns.index('hour')] = np.arange(5) * 2
+  batch['frames'] = batch['frames'] + np.arange(18, dtype=np.uint16)[:, None]  # west to east
+  run = jax.jit(jax.value_and_grad(lambda params, variables, batch: task.loss(
+      {**variables, 'params': params}, batch, rng=jax.random.key(1), step=0, stage=2)[0]))
+  variables = jax.jit(task.init)(jax.random.key(0))
+  variables = {**variables, 'params': jax.tree.map(lambda x: x + 0.01, variables['params'])}
+  value, gradient = run(variables['params'], variables, batch)
+  flat = np.concatenate([np.ravel(g) for g in jax.tree.leaves(gradient)])
+  assert np.isfinite(value) and value > 0 and np.isfinite(flat).all() and (flat != 0).mean() > 0.5
+  padded = dict(batch, frames=batch['frames'].copy())
+  padded['frames'][:, 3:, 17] = 1234  # the truth of the padding row
+  assert run(variables['params'], variables, padded)[0] == value
+  padded['frames'][:, 3:, 16] = 1234
+  assert run(variables['params'], variables, padded)[0] != value
+
+
+@pytest.mark.parametrize('words, message', [
+    ('frame=moon', 'frame=moon: choose one of geographic sun'),
+    ('padding=mirror', 'padding=mirror: choose one of zero circular'),
+    ('loss_weights=cos', 'loss_weights=cos: choose one of none area'),
+    ('magnetic,channels=1', 'no year in channels=1')])
+def test_words_that_are_not_known(words, message):
+  with pytest.raises(config_files.WordError, match=message):
+    config_files.load(f'configs/iono_mixer.py:{words}')
+
+
+def test_magnetic_leaves_the_count_square():
+  found = config_files.load('configs/iono_mixer.py:magnetic').data.channels
+  assert found == 'tec+longitude+latitude+magnetic_latitude+f107+r+day+hour+month'
+  assert config_files.load('configs/iono_mixer.py:magnetic,fusion=none').data.channels == '1'
+
+
+def test_the_sun_needs_a_clock(store):
+  config = config_files.load('configs/iono_mixer.py:smoke,fusion=none,anchor=none,frame=sun')
+  spec = data_spec.make([store], config.data, ['train'])
+  with pytest.raises(ValueError, match=r'model\.frame=sun needs frames with times'):
+    tasks.build(config, spec.with_columns((), {}))

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from stp_jax.models.layers.periodic import extended, is_periodic
 from stp_jax.typing import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -99,6 +100,8 @@ def convolution(
 ) -> Array:
   """Convolves as torch's conv2d does (a cross-correlation, zero padding).
 
+  Under `layers.periodic` the columns that are padded come from the other edge.
+
   Args:
     x: `[B, H, W, in]`.
     kernel: `[k, k, in / groups, out]`, of x's type.
@@ -109,6 +112,8 @@ def convolution(
   """
   k = kernel.shape[0]
   padding = padding or (((k - 1) // 2,) * 2,) * 2
+  if is_periodic() and any(padding[1]):
+    x, padding = extended(x, *padding[1]), (padding[0], (0, 0))
   if kernel.shape[:2] == (1, 1) and stride == groups == 1 and not any(map(any, padding)):
     return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
   # The rewritten gradient pads by k - 1 - padding, which must not be negative.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from stp_jax.models.layers.conv import bias_init, kernel_init, use_native
+from stp_jax.models.layers.periodic import extended, is_periodic, periodic_columns
 from stp_jax.models.layers.precision import wide
 from stp_jax.typing import Array
 
@@ -93,9 +94,13 @@ def depthwise(x: Array, kernel: Array, dilation: int = 1) -> Array:
     x: `[B, H, W, C]`.
     kernel: `[k, k, 1, C]`, of x's type.
   """
+  p = (kernel.shape[0] - 1) * dilation // 2
+  if is_periodic() and p:
+    # The same columns once more on either side; what the zeros beyond them reach is cut off.
+    with periodic_columns(False):
+      return depthwise(extended(x, p, p), kernel, dilation)[:, :, p:-p]
   if not use_native():
     return _rewritten(x, kernel, dilation)
-  p = (kernel.shape[0] - 1) * dilation // 2
   return lax.conv_general_dilated(
       x, kernel, (1, 1), ((p, p), (p, p)), rhs_dilation=(dilation, dilation),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1])

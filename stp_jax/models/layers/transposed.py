@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from stp_jax.models.layers.conv import bias_init, convolution, use_native
+from stp_jax.models.layers.periodic import extended, is_periodic, periodic_columns
 from stp_jax.typing import Array
 
 
@@ -48,8 +49,22 @@ def transposed_convolution(
 
   Returns:
     `[B, H', W', out]`, H' = (H - 1) stride - 2 padding + k + output_padding.
+
+  Raises:
+    ValueError: columns that go round (`layers.periodic`), but W' is not W stride.
   """
   k = kernel.shape[0]
+  if is_periodic():
+    width = x.shape[2]
+    if (width - 1) * stride - 2 * padding + k + output_padding != width * stride:
+      raise ValueError(
+          f'a transposed convolution (kernel {k}, stride {stride}, padding {padding}) does not '
+          f'make {width * stride} columns of {width}, so they cannot go round')
+    m = -(-k // stride)
+    with periodic_columns(False):
+      y = transposed_convolution(
+          extended(x, m, m), kernel, stride=stride, padding=padding, output_padding=output_padding)
+    return y[:, :, m * stride:(m + width) * stride]
   if use_native():
     pads = (k - 1 - padding, k - 1 - padding + output_padding)
     return lax.conv_general_dilated(

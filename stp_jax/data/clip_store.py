@@ -101,6 +101,8 @@ class ClipStore:
       self.cadence_hours: float = self.meta['cadence_hours']
       self.streams = {
           k: Stream(**dict(s, shape=tuple(s['shape']))) for k, s in self.meta['streams'].items()}
+      for stream in self.streams.values():
+        np.dtype(stream.dtype)  # an unknown one is a TypeError, here and not at the first frame
       self.forcings = [Forcing(**f) for f in self.meta['forcings']]
       _check_names([*self.streams, *self.meta.get('checksum', {})])
     except StoreError as error:

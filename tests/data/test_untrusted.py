@@ -223,6 +223,14 @@ def test_a_store_that_points_elsewhere_is_refused(tmp_path, name):
       ClipStore(store.path)
 
 
+def test_a_store_of_an_unknown_type_is_refused(tmp_path):
+  store = stores.make(tmp_path / 's', days=(1, 1, 1))
+  path = store.path / 'meta.json'
+  path.write_text(path.read_text().replace('uint16', 'uiot16'))  # found by the fuzzer
+  with pytest.raises(StoreError, match=r"meta.json: not a store's .*uiot16"):
+    ClipStore(store.path)
+
+
 @pytest.mark.parametrize('size', [1 << 29, 1 << 31, 1 << 62, (1 << 64) - 1])
 def test_a_record_of_absurd_length_is_refused(tmp_path, size):
   path = tmp_path / 'a.tfrecord'

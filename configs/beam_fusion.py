@@ -111,8 +111,11 @@ def get_config(text: str = ''):
   return config
 
 
-def get_sweep(name: str) -> list[str]:
-  """The published experiments of the fork's README, Table I to IV, as words; run in this order.
+def get_sweep(h, name: str = 'table1'):
+  """The published experiments of the fork's README, Table I to IV; run in this order.
+
+  `python launch/sweep.py --config=configs/beam_fusion.py:sweep=table1`: every run names itself, and
+  later ones start from runs/<name> of earlier ones.
 
   Table III's evaluations with a lost sensor, zeros and noise, are rows of the score card of
   table3_base, which also names each subset; so are its rows with rebuilding of those runs' cards.
@@ -121,7 +124,7 @@ def get_sweep(name: str) -> list[str]:
     name: table1 | table2 | table3 | table4.
 
   Raises:
-    WordError: another name.
+    SweepError: another name.
   """
   base = lambda table, more='': f'scale=paper,name={table}_base{more}'
   lost = lambda table, sensors: (
@@ -142,4 +145,4 @@ def get_sweep(name: str) -> list[str]:
                                 for kind in ('zero', 'random'))],
       table4=[base('table4'), *(rebuilding('table4', *d, 'random', losses) for d in _DIRECTIONS
                                 for losses in _LOSSES)])
-  return choose('sweep', name, tables)
+  return h.choose(name, {k: [h.words(text) for text in v] for k, v in tables.items()})

@@ -20,6 +20,14 @@ WORDS = dict(
     init_from='', steps=0, batch_size=0, learning_rate=0.0, seed=0, smoke=False)
 
 
+def get_sweep(h, name: str = ''):
+  """The runs of `launch/sweep.py --config=configs/gs2pm.py:sweep=NAME`; default: models."""
+  return h.choose(name, dict(
+      models=h.product(model=list(presets.MODELS)),
+      masks=h.product(mask_ratio=[0.4, 0.6, 0.8, 1.0]),
+      seeds=h.product(seed=[0, 1, 2, 3, 4])))
+
+
 def get_config(text: str = ''):
   """The config of these words; `WORDS` lists them with their defaults."""
   words = parse_words(text, WORDS)

@@ -16,6 +16,14 @@ WORDS = dict(
     steps=0, batch_size=0, learning_rate=0.0, seed=0, init_from='', smoke=False)
 
 
+def get_sweep(h, name: str = ''):
+  """The runs of `launch/sweep.py --config=configs/moving_frames.py:sweep=NAME`; default: models."""
+  return h.choose(name, dict(
+      models=h.product(model=['simvp', 'tau', 'convlstm', 'predrnn', 'predrnnv2', 'mau']),
+      rates=h.zip(batch_size=[4, 8, 16], learning_rate=[2e-3, 4e-3, 8e-3]),
+      seeds=h.product(seed=[0, 1, 2, 3, 4])))
+
+
 def get_config(text: str = ''):
   """The config of these words; `WORDS` lists them with their defaults."""
   words = parse_words(text, WORDS)

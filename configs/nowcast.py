@@ -32,6 +32,14 @@ DATASETS = dict(
     shanghai2020=Data((460, 460), 1, 10, 10, 50, 33000, *_DBZ))
 
 
+def get_sweep(h, name: str = ''):
+  """The runs of `launch/sweep.py --config=configs/nowcast.py:sweep=NAME`; default: models."""
+  return h.choose(name, dict(
+      models=h.product(model=['simvp', 'tau', 'convlstm', 'predrnn', 'predrnnv2', 'mau']),
+      lengths=h.zip(t_in=[4, 6, 10], t_out=[12, 12, 20]),
+      seeds=h.product(seed=[0, 1, 2, 3, 4])))
+
+
 def get_config(text: str = ''):
   """The config of these words; `WORDS` lists them with their defaults."""
   words = parse_words(text, WORDS)

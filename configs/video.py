@@ -21,6 +21,14 @@ SIMVP = {'simvp': 'gsta', **{name: name for name in translators.names() if name 
 MODELS = (*SIMVP, *(name for name in BACKBONES if name not in gs2pm_models.MODELS))
 
 
+def get_sweep(h, name: str = ''):
+  """The runs of `launch/sweep.py --config=configs/video.py:sweep=NAME`; default: models."""
+  return h.choose(name, dict(
+      models=h.product(model=[*MODELS, *encoders.PRESETS]),
+      datasets=h.product(dataset=['moving_mnist', 'kth', 'taxibj'], model=['simvp', 'predrnnv2']),
+      seeds=h.product(seed=[0, 1, 2, 3, 4])))
+
+
 def get_config(text: str = ''):
   """The config of these words; `WORDS` lists them with their defaults."""
   words = parse_words(text, WORDS)

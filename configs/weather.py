@@ -22,6 +22,14 @@ DATASETS = dict(
     multi=_ONE._replace(channels=12, t_in=4, t_out=4))
 
 
+def get_sweep(h, name: str = ''):
+  """The runs of `launch/sweep.py --config=configs/weather.py:sweep=NAME`; default: models."""
+  return h.choose(name, dict(
+      models=h.product(model=['simvp', 'tau', 'convlstm', 'predrnn', 'predrnnv2', 'mau']),
+      variables=h.product(dataset=list(DATASETS)),
+      seeds=h.product(seed=[0, 1, 2, 3, 4])))
+
+
 def get_config(text: str = ''):
   """The config of these words; `WORDS` lists them with their defaults."""
   words = parse_words(text, WORDS)

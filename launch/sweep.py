@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
       formatter_class=argparse.RawDescriptionHelpFormatter)
   add = made.add_argument
   add('--config', default='configs/iono_mixer.py', help='config file, words; sweep=NAME chooses')
-  add('--out', default='', help='folder of the runs; default runs/sweep/<config>[-<sweep>]')
+  add('--out', default='', help='folder of the runs; default runs/sweep/<config>[-<sweep>], '
+      'or runs/ for settings that name themselves')
   add('--backend', choices=['local', 'slurm'], default='local')
   add('--jobs', type=int, default=1, help='local: runs at the same time')
   add('--nodes', type=int, default=1, help='slurm: nodes of a run')
@@ -74,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     print('sweep: --jobs and --nodes are at least 1', file=sys.stderr)
     return 1
   stem = pathlib.Path(path).stem
-  out = pathlib.Path(args.out or f'runs/sweep/{stem}{"-" if name else ""}{name}')
+  own = all('name' in s for s in settings)  # runs that look for each other in runs/<name>
+  out = pathlib.Path(args.out or ('runs' if own else
+                                  f'runs/sweep/{stem}{"-" if name else ""}{name}'))
   runs = {out / label: sweep.arguments(path, common, s)
           for label, s in zip(sweep.labels(settings), settings, strict=True)}
   jobs = {d: f'{out.name}-{d.name}' for d in runs}

@@ -12,6 +12,7 @@ compiles: on a CPU they are a guide to an accelerator's, not a promise.
 import json
 import math
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -29,8 +30,17 @@ MIB = 2 ** 20
 
 
 def published() -> dict[str, str]:
-  """Label -> config file and words of every configuration with `scale=paper`, and GS2PM's sizes."""
-  return {name: words for table in benchmark_table.TABLES.values() for name, words in table.items()}
+  """Label -> config file and words of every forecast configuration with `scale=paper`.
+
+  The Channel Mixer Layer's table, GS2PM's sizes, every video model on Moving MNIST, and the
+  default models of the other files.
+  """
+  tables = {k: v for table in benchmark_table.TABLES.values() for k, v in table.items()}
+  folder = pathlib.Path(benchmark_table.__file__).parents[1] / 'configs'
+  video = configs.module(folder / 'video.py')
+  tables |= {f'video {m}': f'{folder}/video.py:model={m},scale=paper'
+             for m in dict.fromkeys((*video.MODELS, *video.encoders.PRESETS))}
+  return tables | {n: f'{folder}/{n}.py:scale=paper' for n in ('nowcast', 'weather', 'course')}
 
 
 def row(label: str, path: str, devices: int, compiled: bool) -> dict[str, Any]:
@@ -88,7 +98,8 @@ def _elsewhere(jobs: Sequence[tuple[str, str]], devices: int, compiled: bool
           'for label, path in json.loads(sys.argv[1]):\n'
           '  try:\n    row = benchmark_plan.row('
           'label, path, int(sys.argv[2]), sys.argv[3] == "1")\n'
-          '  except ValueError as error:\n    row = dict(error=str(error))\n'
+          '  except (ValueError, TypeError, AttributeError, RuntimeError) as error:\n'
+          '    row = dict(config=label, error=(str(error).splitlines() or [""])[0])\n'
           '  print(json.dumps(row), flush=True)\n')
   with subprocess.Popen(
       [sys.executable, '-c', code, json.dumps(jobs), str(devices), str(int(compiled))],
@@ -108,24 +119,32 @@ def run(named: Sequence[str], devices: Sequence[int], compiled: bool, as_json: b
   """Prints a table or JSON, and returns it.
 
   Raises:
-    ValueError: a configuration that is no forecast.
+    ValueError: some configuration that is no forecast; at the end, when all others are printed.
   """
   jobs = [(n, n) for n in named] or list(published().items())
-  rows: dict[str, list[dict[str, Any]]] = {label: [] for label, _ in jobs}
+  found, failed, names = [], [], []
   with tqdm(total=len(jobs) * len(devices), desc='plan', unit='config') as bar:
     for count in devices:
-      for label_row in _elsewhere(jobs, count, compiled):
-        if 'error' in label_row:
-          raise ValueError(label_row['error'])
-        rows[label_row['config']].append(label_row)
+      for row_ in _elsewhere(jobs, count, compiled):
         bar.update()
-  result = dict(jax=jax.__version__, plan=[r for group in rows.values() for r in group])
+        if 'error' in row_:
+          failed.append(f'{row_["config"]}: {row_["error"]}')
+          bar.write(f'failed: {failed[-1]}', file=sys.stderr)
+          continue
+        found.append(row_)
+        if as_json:
+          continue
+        if not names:
+          names = [n for n in row_ if n != 'config']
+          bar.write('| config | ' + ' | '.join(n.replace('_', ' ') for n in names) + ' |')
+          bar.write('|---|' + '--:|' * len(names))
+        # At once: a whole table takes hours, and what is known when it is stopped is kept.
+        bar.write(f'| {row_["config"]} | ' + ' | '.join(f'{row_[n]:,}' for n in names) + ' |')
+  found.sort(key=lambda r: [label for label, _ in jobs].index(r['config']))
+  result = dict(jax=jax.__version__, plan=found)
   if as_json:
     print(json.dumps(result))
-    return result
-  names = [n for n in result['plan'][0] if n != 'config']
-  print('| config | ' + ' | '.join(n.replace('_', ' ') for n in names) + ' |')
-  print('|---|' + '--:|' * len(names))
-  for r in result['plan']:
-    print(f'| {r["config"]} | ' + ' | '.join(f'{r[n]:,}' for n in names) + ' |')
+  if failed:
+    raise ValueError(f'--plan: {len(failed)} of {len(jobs) * len(devices)} rows failed, the first '
+                     f'is {failed[0]}')
   return result

@@ -68,6 +68,11 @@ def chain(*sweeps: Iterable[Settings]) -> list[Settings]:
   return [dict(s) for part in sweeps for s in part]
 
 
+def words(text: str) -> Settings:
+  """The setting that `a=1,b=x` of a config's words says."""
+  return {k: v for k, _, v in (w.partition('=') for w in text.split(',') if w)}
+
+
 def _text(value: Any) -> str:
   if isinstance(value, bool):
     return str(value).lower()
@@ -100,6 +105,8 @@ def read(path_and_words: str) -> tuple[str, str, str, list[Settings]]:
     settings = [dict(s) for s in (module.get_sweep(h, name) if named else module.get_sweep(h))]
   except SweepError as error:
     raise SweepError(f'{path}: {error}') from error
+  except (ValueError, TypeError) as error:
+    raise SweepError(f'{path}: get_sweep(h, name) fails ({error})') from error
   if not settings:
     raise SweepError(f'{path}: the sweep {name or "get_sweep"} is empty')
   return path, common, name, settings
@@ -114,6 +121,8 @@ def choose(name: str, sweeps: Mapping[str, list[Settings]]) -> list[Settings]:
 
 def label(settings: Settings) -> str:
   """A folder name: `model-simvp_seed-0`."""
+  if 'name' in settings:  # a run that names itself, by which others of its sweep may find it
+    return re.sub(r'[^A-Za-z0-9_.+-]+', '-', _text(settings['name']))
   text = '_'.join(f'{k.rpartition(".")[2]}-{_text(v)}' for k, v in settings.items())
   return re.sub(r'[^A-Za-z0-9_.+-]+', '-', text)
 

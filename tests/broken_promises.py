@@ -74,7 +74,35 @@ BREAKS = dict(
            '      list([*self.streams',
            'tests/data/test_untrusted.py::test_a_store_that_points_elsewhere_is_refused'),
     lengths=('stp_jax/data/tfrecord.py', '  if size > left:\n', '  if False:\n',
-             'tests/data/test_untrusted.py::test_a_record_of_absurd_length_is_refused'))
+             'tests/data/test_untrusted.py::test_a_record_of_absurd_length_is_refused'),
+    scores=('stp_jax/data/pipeline.py', '(jax.process_count(), jax.process_index())',
+            '(jax.process_count(), 0)',
+            'tests/test_processes.py::test_scores_of_several_processes_are_those_of_one[2]'),
+    places=('stp_jax/cluster.py', 'share = (local,) if on_node > 1 and len(seen) >= on_node else',
+            'share = None if on_node else', 'tests/test_launch.py::test_places_under_slurm'),
+    missing=('stp_jax/checkpoint_health.py', "      return f'{file} is missing'",
+             '      continue', 'tests/test_reliability.py::'
+             'test_a_damaged_checkpoint_gives_way_to_the_one_before[missing]'),
+    all_damaged=('stp_jax/checkpoint_health.py', 'step = -1 if there else None', 'step = None',
+                 'tests/test_reliability.py::'
+                 'test_no_whole_checkpoint_is_an_error_not_a_new_beginning'),
+    max_skipped=('stp_jax/train.py', "if values['skipped'] > config.max_skipped:", 'if False:',
+                 'tests/test_train.py::'
+                 'test_too_many_skipped_steps_stop_the_run_and_name_a_module'),
+    plan=('stp_jax/benchmark_plan.py', 'sharding.make_mesh(1, devices, ',
+          'sharding.make_mesh(devices, 1, ',
+          'tests/test_sharding.py::test_the_plan_holds_what_the_rule_says'),
+    sweep=('stp_jax/sweep.py', "kept = [w for w in common.split(',') if w and w.partition('=')[0] "
+           'not in swept]', "kept = common.split(',')",
+           'tests/test_launch.py::test_a_sweep_prints_a_command_a_line'),
+    bomb=('stp_jax/data/unpack.py', 'if member.file_size > RATIO * member.compress_size + SLACK:',
+          'if False:', 'tests/data/test_untrusted.py::test_a_zip_that_claims_too_much_is_refused'),
+    outside=('stp_jax/data/unpack.py', 'not target.is_relative_to(folder)', 'False',
+             'tests/data/test_untrusted.py::'
+             'test_a_download_that_leaves_its_folder_or_claims_too_much_is_refused'),
+    headers=('stp_jax/data/npy_file.py', 'except HEADER_ERRORS as', 'except ZeroDivisionError as',
+             'tests/data/test_untrusted.py::'
+             'test_a_header_that_confuses_its_readers_is_one_line'))
 
 
 def broken(name: str) -> tuple[bool, str]:
@@ -89,7 +117,8 @@ def broken(name: str) -> tuple[bool, str]:
       return False, f'{path}: {old!r} stands there {text.count(old)} times'
     (copy / path).write_text(text.replace(old, new))
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', test, '-n', '0', '-q', '-p', 'no:cacheprovider'],
+        [sys.executable, '-m', 'pytest', test, '-n', '0', '-q', '-m', '',
+         '-p', 'no:cacheprovider'],  # -m: slow ones too
         cwd=copy, env=dict(os.environ, PYTHONPATH=str(copy)), capture_output=True, text=True)
   last = (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
   return done.returncode == 1 and 'failed' in last, last

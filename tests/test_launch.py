@@ -193,6 +193,40 @@ def test_a_sweep_prints_a_command_a_line():
     assert message in text and len(text.splitlines()) == 1
 
 
+@pytest.mark.parametrize('name', ['beam_fusion', 'gs2pm', 'moving_frames', 'nowcast', 'video',
+                                  'weather'])
+def test_every_sweep_of_a_config_is_configs_that_exist(name):
+  path = f'configs/{name}.py'
+  with pytest.raises(sweep.SweepError, match='choose one of') as error:
+    sweep.read(f'{path}:sweep=none')
+  for chosen in str(error.value).rpartition('choose one of ')[2].split():
+    _, _, _, settings = sweep.read(f'{path}:sweep={chosen}')
+    assert len(set(sweep.labels(settings))) == len(settings) > 1
+    for words, *_ in (sweep.arguments(path, '', s) for s in settings):
+      config_files.load(words.removeprefix('--config='))
+
+
+@pytest.mark.parametrize('name, folder', [
+    ('video', 'runs/sweep/video/model-simvp'),
+    ('beam_fusion', 'runs/table1_transfuser')])  # its runs find each other by name
+def test_where_the_runs_of_a_sweep_are(name, folder):
+  out = call(sys.executable, LAUNCH / 'sweep.py', f'--config=configs/{name}.py', '--dry-run')
+  assert out.splitlines()[0].endswith(f' --workdir={folder}')
+
+
+def test_a_sweep_that_fails_is_one_line(tmp_path):
+  (tmp_path / 'x.py').write_text('def get_sweep(h):\n  raise ValueError("no such word")\n')
+  with pytest.raises(sweep.SweepError, match=r'x.py: get_sweep\(h, name\) fails \(no such word'):
+    sweep.read(str(tmp_path / 'x.py'))
+
+
+def test_the_course_says_its_usage():
+  script = LAUNCH / 'course.sbatch'
+  assert 'sbatch launch/course.sbatch DATA' in call('bash', script, '--help')
+  assert 'unknown option --list' in call('bash', script, '--dry-run', '--list', code=2)
+  assert 'are numbers' in call(LAUNCH / 'slurm.sbatch', '--nodes=', '--dry-run', code=2)
+
+
 def test_a_sweep_of_a_config_of_ones_own(tmp_path):
   path = tmp_path / 'configs' / 'mine.py'
   path.parent.mkdir()

@@ -10,10 +10,9 @@ import pathlib
 import shutil
 import tarfile
 import zipfile
-import zlib
 from typing import NamedTuple
 
-from stp_jax.data import download
+from stp_jax.data import download, unpack
 from stp_jax.data.clip_store import StoreError
 
 
@@ -87,23 +86,24 @@ def fetch(dataset: str, in_dir=None, mirror: str = '') -> pathlib.Path:
 
 
 def _unpack(path: pathlib.Path, base: pathlib.Path, into: str) -> None:
-  """Unpacks into a folder beside it first: a kill leaves no half of a data set."""
+  """Unpacks into a folder beside it first: a kill leaves no half of a data set.
+
+  Raises:
+    StoreError: see `unpack`; or something of that name is there already.
+  """
   temporary = base / f'{path.name}.unpacking'
   shutil.rmtree(temporary, ignore_errors=True)
   temporary.mkdir()
   try:
     if tarfile.is_tarfile(path):
-      with tarfile.open(path) as archive:
-        archive.extractall(temporary, filter='data')
+      unpack.unpack_tar(path, temporary)
     elif zipfile.is_zipfile(path):
-      with zipfile.ZipFile(path) as archive:
-        archive.extractall(temporary)
+      unpack.unpack_zip(path, temporary)
     else:
       raise StoreError(f'{path}: neither a zip nor a tar file; delete it and fetch it again')
-  except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+  except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)
-    raise StoreError(f'{path}: cannot be unpacked ({error}); delete it and fetch it again'
-                     ) from error
+    raise
   target = base / into
   # An archive that holds the data set's folder itself, or what is in it.
   inside = sorted(temporary.iterdir())

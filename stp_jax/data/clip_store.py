@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stp_jax.data import clip_table
+from stp_jax.data import clip_table, npy_file
 
 VERSION = 1
 FORCING_FILES = ('forcings', 'forcings_known', 'forcings_delay', 'forcings_forecast')
@@ -101,6 +101,8 @@ class ClipStore:
       self.cadence_hours: float = self.meta['cadence_hours']
       self.streams = {
           k: Stream(**dict(s, shape=tuple(s['shape']))) for k, s in self.meta['streams'].items()}
+      for stream in self.streams.values():
+        np.dtype(stream.dtype)  # an unknown one is a TypeError, here and not at the first frame
       self.forcings = [Forcing(**f) for f in self.meta['forcings']]
       _check_names([*self.streams, *self.meta.get('checksum', {})])
     except StoreError as error:
@@ -129,8 +131,8 @@ class ClipStore:
     if array is None:
       file, spec = self.path / f'{stream}-{number:05d}.npy', self.streams[stream]
       try:
-        array = np.load(file, mmap_mode='r')
-      except (OSError, ValueError, EOFError, OverflowError) as error:
+        array = npy_file.load(file)
+      except (OSError, ValueError, EOFError) as error:
         raise StoreError(f'{file}: {error}; prepare the store again') from error
       if array.shape[1:] != spec.shape or array.dtype != np.dtype(spec.dtype):
         raise StoreError(f'{file}: {array.dtype}{list(array.shape)} is not what meta.json says')
@@ -143,8 +145,8 @@ class ClipStore:
   @functools.cached_property
   def _columns(self) -> dict[str, np.ndarray]:
     try:
-      return {name: np.load(self.path / f'{name}.npy') for name in FORCING_FILES}
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+      return {name: npy_file.load(self.path / f'{name}.npy', None) for name in FORCING_FILES}
+    except (OSError, ValueError, EOFError) as error:
       raise StoreError(f'{self.path}: forcings: {error}; prepare the store again') from error
 
   def frames(self, clip: int, start: int = 0, length: int | None = None, stream: str = 'frames'):

@@ -1,33 +1,25 @@
-"""Fetching one file: resumable, checksummed, never half there under its own name.
+"""Files of published data sets: fetched by `fetch`, kept where a user may have put some by hand.
 
-A download grows in `<name>.part`; what a cut connection left is continued by an HTTP range, in a
-later run too, if the server still has the same file (`If-Range`). The file gets its name when its
-length and checksum are right.
+Unlike `fetch.fetch`, a file that is there with another checksum is never replaced.
 """
 
 import hashlib
-import http.client
 import pathlib
 import re
 import time
-import urllib.error
-import urllib.request
 
-from tqdm import tqdm
-
+from stp_jax.data import fetch as connection
 from stp_jax.data.clip_store import StoreError
 
 _CHUNK = 1 << 18
 _LOOK = 1024  # bytes in which an HTML page shows
+_CURES = {401: 'it wants a login', 403: 'it wants a login, or refuses', 404: 'not found',
+          410: 'gone'}
 _HASHES = {32: 'md5', 40: 'sha1', 64: 'sha256'}  # by the length of their hexadecimal digits
 
 
 class DownloadError(StoreError):
   """A file that cannot be fetched; the message names its address and the cure."""
-
-
-class _Cut(Exception):
-  """The connection ended before the file did."""
 
 
 def checksum(path: pathlib.Path, like: str) -> str:
@@ -72,93 +64,39 @@ def fetch(
     if attempt:
       time.sleep(wait * 2 ** (attempt - 1))
     try:
-      _more(url, part, timeout)
+      connection.load(url, part, timeout=timeout)
       break
-    except _Cut as error:
-      reason = error
+    except connection.Broken as error:
+      reason = f'HTTP {error.status}' if error.status else error
+    except connection.FetchError as error:
+      raise DownloadError(_words(url, path, error)) from error
   else:
     kept = part.stat().st_size if part.exists() else 0
     raise DownloadError(f'{url}: cut {attempts} times ({reason}); {kept} bytes are kept: run it '
                         'again to continue')
-  tag = _tag_file(part)
   with part.open('rb') as file:
     page = looks_like_html(file.read(_LOOK))
   if page and path.suffix.lower() not in ('.html', '.htm'):
-    part.unlink()
-    tag.unlink(missing_ok=True)
-    raise DownloadError(f'{url}: a web page came instead of the file (a login, or a notice?); open '
-                        f'it in a browser, fetch the file by hand and put it at {path}')
+    connection.forget(part)
+    raise DownloadError(_page(url, path))
   if expected and (found := checksum(part, expected)) != expected.lower():
-    part.unlink()
-    tag.unlink(missing_ok=True)
+    connection.forget(part)
     raise DownloadError(f'{url}: its checksum is {found}, {expected} is expected; it was deleted: '
                         'run it again, or the file has changed')
-  tag.unlink(missing_ok=True)
+  connection.tag(part).unlink(missing_ok=True)
   part.replace(path)
   return path
 
 
-def _tag_file(part: pathlib.Path) -> pathlib.Path:
-  return part.with_name(part.name + '.tag')
+def _page(url: str, path: pathlib.Path) -> str:
+  return (f'{url}: a web page came instead of the file (a login, or a notice?); open it in a '
+          f'browser, fetch the file by hand and put it at {path}')
 
 
-def _more(url: str, part: pathlib.Path, timeout: float) -> None:
-  """One connection: goes on behind what `part` holds. Raises _Cut where another may help."""
-  tag = _tag_file(part)
-  have = part.stat().st_size if part.exists() else 0
-  request = urllib.request.Request(url, headers={'User-Agent': 'stp_jax'})
-  if have:
-    request.add_header('Range', f'bytes={have}-')
-    if tag.exists():
-      request.add_header('If-Range', tag.read_text())
-  try:
-    response = urllib.request.urlopen(request, timeout=timeout)
-  except urllib.error.HTTPError as error:
-    error.close()
-    if error.code == 416:  # nothing behind what is there
-      told = re.fullmatch(r'bytes \*/(\d+)', error.headers.get('Content-Range', ''))
-      if told and int(told[1]) == have:
-        return
-      part.unlink()
-      raise _Cut('what was there did not fit the file') from error
-    if error.code in (408, 429, 500, 502, 503, 504):
-      raise _Cut(f'HTTP {error.code}') from error
-    cure = {401: 'it wants a login', 403: 'it wants a login, or refuses', 404: 'not found',
-            410: 'gone'}.get(error.code, error.reason)
-    raise DownloadError(f'{url}: HTTP {error.code}, {cure}; fetch the file by hand to '
-                        f'{part.with_suffix("")}') from error
-  except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-    raise _Cut(str(getattr(error, 'reason', error)) or type(error).__name__) from error
-  except ValueError as error:
-    raise DownloadError(f'{url}: no address ({error})') from error
-  with response:
-    going_on = response.status == 206
-    if going_on:
-      place = re.match(r'bytes (\d+)-', response.headers.get('Content-Range', ''))
-      if place is None or int(place[1]) != have:
-        part.unlink()
-        raise _Cut('the server began elsewhere')
-    else:
-      have = 0
-    known = response.headers.get('ETag') or response.headers.get('Last-Modified')
-    if known and not known.startswith('W/'):
-      tag.write_text(known)
-    else:
-      tag.unlink(missing_ok=True)
-    length = response.headers.get('Content-Length')
-    total = have + int(length) if length is not None else None
-    with part.open('ab' if going_on else 'wb') as file, tqdm(
-        total=total, initial=have, desc=part.name.removesuffix('.part'), unit='B', unit_scale=True
-    ) as bar:
-      try:
-        while chunk := response.read(_CHUNK):
-          file.write(chunk)
-          bar.update(len(chunk))
-      except http.client.IncompleteRead as error:
-        file.write(error.partial)
-        raise _Cut('the connection ended') from error
-      except (OSError, http.client.HTTPException) as error:
-        raise _Cut(str(error) or type(error).__name__) from error
-      end = file.tell()
-  if total is not None and end < total:
-    raise _Cut(f'{end} of {total} bytes')
+def _words(url: str, path: pathlib.Path, error: connection.FetchError) -> str:
+  if error.page:
+    return _page(url, path)
+  if not error.status:
+    return str(error)
+  return (f'{url}: HTTP {error.status}, {_CURES.get(error.status, "it cannot be had")}; fetch the '
+          f'file by hand to {path}')

@@ -23,7 +23,7 @@ import numpy as np
 
 from stp_jax.data import npz_rows, samples
 from stp_jax.data.clip_store import ClipStore, StoreError, Stream
-from stp_jax.data.samples import Sample, Unreadable, naming
+from stp_jax.data.samples import Sample, Unreadable
 
 OPTIONS = {
     'full_scale': (float, 1292.0, 'counts of .npy that a model sees as 1'),
@@ -35,7 +35,7 @@ _PACKED = dict(train='train', valid='validation', test='test')
 
 
 def _pair(path: pathlib.Path) -> np.ndarray:
-  with naming(path, 'an npz file'), np.load(path, allow_pickle=False) as file:
+  with npz_rows.opened(path) as file:
     lacking = [k for k in ('inputs', 'labels') if k not in file]
     if lacking:
       raise Unreadable(f'{path}: no array {" ".join(lacking)}; it has {" ".join(file)}')
@@ -63,7 +63,7 @@ def _images(path: pathlib.Path, channels: int) -> np.ndarray:
 
 def _packed(path: pathlib.Path) -> Iterator[np.ndarray]:
   """uint8 or float32 `[T, H, W, C]` of each clip of a PredRNN file."""
-  with naming(path, 'an npz file'), np.load(path, allow_pickle=False) as file:
+  with npz_rows.opened(path) as file:
     if 'clips' not in file:
       raise Unreadable(f'{path}: no array clips; it has {" ".join(file)}')
     clips = np.asarray(file['clips'])  # [2, N, 2]: first frame and length, of inputs and targets

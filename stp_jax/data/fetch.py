@@ -32,15 +32,27 @@ PAUSE = 1.0  # seconds before the second try, doubled after each
 
 
 class FetchError(StoreError):
-  """A file that could not be fetched; the message names the address and the cure."""
+  """A file that could not be fetched; the message names the address and the cure.
+
+  Attributes:
+    status: of HTTP, or 0. page: a web page came instead of the file.
+  """
+
+  def __init__(self, text: str, status: int = 0, page: bool = False):
+    super().__init__(text)
+    self.status, self.page = status, page
 
 
 class NotThere(FetchError):
   """The archive answers, and has no such file."""
 
 
-class _Broken(Exception):
+class Broken(Exception):
   """The connection broke, or the server is busy: worth another try."""
+
+  def __init__(self, text: str, status: int = 0):
+    super().__init__(text)
+    self.status = status
 
 
 def fetch(
@@ -72,18 +84,18 @@ def fetch(
   part = path.with_name(path.name + '.part')
   for attempt in range(ATTEMPTS):
     try:
-      _load(url, part, size, dict(headers or {}), progress)
+      load(url, part, size, headers or {}, progress)
       break
-    except _Broken as error:
+    except Broken as error:
       if attempt + 1 == ATTEMPTS:
         raise FetchError(f'{url}: {error}; tried {ATTEMPTS} times. Run the command again: it goes '
                          'on where it stopped') from None
       time.sleep(PAUSE * 2**attempt)
   problem = _wrong(part, md5, sha256, size) or _damage(part, path.name)
-  _tag(part).unlink(missing_ok=True)
   if problem:
-    part.unlink()
+    forget(part)
     raise FetchError(f'{url}: {problem}; fetch it again')
+  tag(part).unlink(missing_ok=True)
   part.replace(path)
   return path
 
@@ -98,14 +110,15 @@ def text(url: str) -> bytes:
     try:
       with _open(url, {}) as answer:
         return answer.read(16 << 20)
-    except (_Broken, OSError, http.client.HTTPException) as error:
+    except (Broken, OSError, http.client.HTTPException) as error:
       if attempt + 1 == ATTEMPTS:
         raise FetchError(f'{url}: {error}; tried {ATTEMPTS} times') from None
       time.sleep(PAUSE * 2**attempt)
   raise AssertionError
 
 
-def _tag(part: pathlib.Path) -> pathlib.Path:
+def tag(part: pathlib.Path) -> pathlib.Path:
+  """What is known of the file that `part` is the beginning of."""
   return part.with_name(part.name + '.json')
 
 
@@ -120,59 +133,73 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     return made
 
 
-def _open(url: str, headers: Mapping[str, str]):
-  """The answer; `_Broken` where another try may help."""
+def _open(url: str, headers: Mapping[str, str], timeout: float | None = None):
+  """The answer; `Broken` where another try may help."""
   try:
     request = urllib.request.Request(url, headers={'User-Agent': 'stp_jax', **headers})
-    return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+    return urllib.request.build_opener(_Redirects).open(
+        request, timeout=timeout or TIMEOUT)
   except urllib.error.HTTPError as error:
     if error.code == 416:
       return error
     error.close()
     if error.code in (404, 410):
-      raise NotThere(f'{url}: not there ({error.code})') from None
+      raise NotThere(f'{url}: not there ({error.code})', error.code) from None
     if error.code in (401, 403):
       raise FetchError(f'{url}: the archive asks for a login ({error.code}); log in there, fetch '
-                       'the file by hand and name its folder with --in') from None
+                       'the file by hand and name its folder with --in', error.code) from None
     if error.code in (408, 425, 429) or error.code >= 500:
-      raise _Broken(f'the server answers {error.code} {error.reason}') from None
-    raise FetchError(f'{url}: the server answers {error.code} {error.reason}') from None
+      raise Broken(f'the server answers {error.code} {error.reason}', error.code) from None
+    raise FetchError(f'{url}: the server answers {error.code} {error.reason}',
+                     error.code) from None
   except urllib.error.URLError as error:
     if isinstance(error.reason, FileNotFoundError) or '550' in str(error.reason):
       raise NotThere(f'{url}: not there') from None
-    raise _Broken(str(error.reason)) from None
+    raise Broken(str(error.reason)) from None
   except ValueError as error:
     raise FetchError(f'{url}: no address ({error})') from None
   except (OSError, http.client.HTTPException) as error:
-    raise _Broken(str(error) or type(error).__name__) from None
+    raise Broken(str(error) or type(error).__name__) from None
 
 
-def _load(url: str, part: pathlib.Path, size: int | None, headers: dict, progress: bool) -> None:
-  """Makes `part` whole, going on where it ends if the server still has the same file."""
+def forget(part: pathlib.Path) -> None:
+  """Removes what was fetched so far."""
+  part.unlink(missing_ok=True)
+  tag(part).unlink(missing_ok=True)
+
+
+def load(url: str, part: pathlib.Path, size: int | None = None, headers: Mapping[str, str] = {},
+         progress: bool = True, timeout: float | None = None) -> None:
+  """One connection: makes `part` whole, going on where it ends if the server has the same file.
+
+  Raises:
+    Broken: another try may help. FetchError: none will; what was fetched before is kept.
+  """
+  headers = dict(headers)
   have = part.stat().st_size if part.exists() else 0
   kept = {}
   if have:
     try:
-      kept = json.loads(_tag(part).read_text())
+      kept = json.loads(tag(part).read_text())
     except (OSError, ValueError):
       pass
     if kept.get('url') != url or not kept.get('version'):
       have = 0  # nobody knows which file this is the beginning of
   if have:
     headers |= {'Range': f'bytes={have}-', 'If-Range': kept['version']}
-  with _open(url, headers) as answer:
+  with _open(url, headers, timeout) as answer:
     status = getattr(answer, 'status', None) or getattr(answer, 'code', None)
     if status == 416:  # nothing behind what we have
       if have and kept.get('total') == have:
         return
       part.unlink(missing_ok=True)
-      raise _Broken('the beginning kept here does not fit the file there')
+      raise Broken('the beginning kept here does not fit the file there')
     found = answer.headers
     begins = f'bytes {have}-'
     if status != 206 or not (found.get('Content-Range') or '').startswith(begins):
       if status == 206:
         part.unlink(missing_ok=True)
-        raise _Broken('the server sent another range than was asked for')
+        raise Broken('the server sent another range than was asked for')
       have = 0
     length = found.get('Content-Length')
     total = have + int(length) if length and length.isdigit() else None
@@ -183,7 +210,7 @@ def _load(url: str, part: pathlib.Path, size: int | None, headers: dict, progres
     _refuse_page(url, answer, b'')
     version = found.get('ETag') or found.get('Last-Modified')
     weak = (version or '').startswith('W/')
-    _tag(part).write_text(json.dumps(dict(url=url, version=None if weak else version, total=total)))
+    tag(part).write_text(json.dumps(dict(url=url, version=None if weak else version, total=total)))
     name = part.name.removesuffix('.part')
     with part.open('ab' if have else 'wb') as file, tqdm(
         total=total, initial=have, desc=name, unit='B', unit_scale=True, unit_divisor=1024,
@@ -194,16 +221,20 @@ def _load(url: str, part: pathlib.Path, size: int | None, headers: dict, progres
           chunk = answer.read(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
           file.write(getattr(error, 'partial', b''))
-          raise _Broken(f'the connection broke ({type(error).__name__})') from None
+          raise Broken(f'the connection broke ({type(error).__name__})') from None
         if not chunk:
           break
         if first:
-          _refuse_page(url, answer, chunk)
+          try:
+            _refuse_page(url, answer, chunk)
+          except FetchError:
+            forget(part)
+            raise
           first = False
         file.write(chunk)
         bar.update(len(chunk))
     if total is not None and part.stat().st_size < total:
-      raise _Broken(f'the connection ended after {part.stat().st_size:,} of {total:,} bytes')
+      raise Broken(f'the connection ended after {part.stat().st_size:,} of {total:,} bytes')
 
 
 def _refuse_page(url: str, answer, begin: bytes) -> None:
@@ -219,7 +250,7 @@ def _refuse_page(url: str, answer, begin: bytes) -> None:
   what = f'the login page of {host}' if login else f'a web page of {host}'
   raise FetchError(f'{url}: {what}, not data; log in there (CDDIS needs an Earthdata account), '
                    'fetch the file by hand and name its folder with --in, or choose another '
-                   '--archive')
+                   '--archive', page=True)
 
 
 def _wrong(path: pathlib.Path, md5: str | None, sha256: str | None, size: int | None

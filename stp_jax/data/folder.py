@@ -65,6 +65,7 @@ OPTIONS = {
     'pysteps': (str, '', 'importer of pysteps, such as mch_gif or odim_hdf5'),
     'cadence': (float, 0.0, 'minutes between frames; 0: as their times'),
     'times': (str, 'auto', 'auto, or none: frames without a clock, whatever their names say')}
+_SMALLEST = 16  # pixels of a side that every model takes
 _CLIP_BYTES = 64 << 20  # a clip is in memory once: long ones are cut
 
 
@@ -93,7 +94,7 @@ def prepare(
                                ('channels', channels, (0, 1, 3))]:
     if value not in known:
       raise ValueError(f'--{option} {value}: one of {" ".join(map(str, known))}')
-  if window < 2 or cadence < 0:
+  if window < 2 or not 0 <= cadence < np.inf:
     raise ValueError(f'--window {window}, --cadence {cadence:g}: at least 2 frames, 0 minutes')
   if not check and not out:
     raise ValueError('--out: name the clip store to write, or only --check')
@@ -127,6 +128,8 @@ def prepare(
   clock = folder_split.clock(found.clips, cadence)
   spans, how = folder_split.plan(found.clips, clock.step, split, window)
   facts = folder_report.facts(found, coding, clock, how, seen)
+  if min(coding.stream.shape[:2]) < _SMALLEST:
+    facts['small'] = f'models take {_SMALLEST} x {_SMALLEST} pixels or more: enlarge with --size'
   if check:
     print(cards.text(folder_report.checked(name, found, spans, clock, facts, bad.names, window)))
     print(f'next: python -m stp_jax.prepare folder --in {in_dir} --out STORE (and these options)')

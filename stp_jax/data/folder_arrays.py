@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stp_jax.data import archives
+from stp_jax.data import archives, npy_file
 from stp_jax.data import folder_clips as clips
 from stp_jax.data import folder_layout as layouts
 from stp_jax.data.clip_store import StoreError
@@ -49,7 +49,7 @@ def _unpacked(path: pathlib.Path, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _open_npy(path: pathlib.Path) -> Iterator[np.ndarray]:
-  yield np.load(path, mmap_mode='r', allow_pickle=False)
+  yield npy_file.load(path)
 
 
 @contextlib.contextmanager
@@ -111,6 +111,11 @@ def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str) -> lis
     layout = layouts.checked(layout, array.shape, name)
     count, length, shape = layouts.series(layout, array.shape)
     dtype = np.dtype(array.dtype).name
+    if 0 in array.shape:
+      raise StoreError(f'{name}: an empty array {list(array.shape)}; remove it')
+    if np.dtype(array.dtype).kind not in _NUMBERS:
+      raise StoreError(f'{name}: values of type {dtype}; integers or floats are read: convert them '
+                       '(the parts of complex numbers as channels)')
   several = f'[{{:0{len(str(count - 1))}}}]' if count > 1 else ''
 
   def read(number: int, start: int, stop: int) -> Iterator[np.ndarray | BadFrame]:
@@ -149,6 +154,9 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
                               f'{array.dtype}{list(array.shape)}{f" of {key}" if key else ""}')
           shown = f'{name}:{key}' if len(arrays) > 1 else name
           parts += _arrays(path, shown, opened, chosen)
+      except archives.DamagedArchive as error:
+        bad(shown := BadFrame(str(error)), name)
+        parts.append(clips.gap(name, shown))
       except StoreError:
         raise
       except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:

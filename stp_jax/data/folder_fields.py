@@ -43,6 +43,9 @@ def _variable(data, wanted: str, path: pathlib.Path) -> str:
   listed = ', '.join(f'{k}{list(v.dims)} {v.dtype}' for k, v in there.items()) or 'none'
   if wanted and wanted not in there:
     raise StoreError(f'{path}: no variable {wanted}; there are: {listed}')
+  if not wanted and not there:
+    every = ', '.join(f'{k}{list(v.dims)} {v.dtype}' for k, v in data.data_vars.items())
+    raise StoreError(f'{path}: no variable of frames in it; there are: {every or "none"}')
   if not wanted and len(there) != 1:
     raise StoreError(f'{path}: choose with --variable: {listed}')
   return wanted or next(iter(there))

@@ -85,7 +85,10 @@ def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
     whole = [c for c in clips if c.length >= window]
     word = ('folders' if {'train', 'test'} <= set(tops) else
             'time' if step is not None or len(whole) < 3 else 'clip')
-  shares = splits.shares(f'time:{text}' if text and word != 'folders' else 'time')
+  try:
+    shares = splits.shares(f'time:{text}' if text and word != 'folders' else 'time')
+  except ValueError as error:
+    raise ValueError(str(error).replace('time:', f'{word}:')) from None
   if word == 'folders':
     if (None in tops and known is _FOLDERS) or set(tops) == {None}:
       raise ValueError(f'--split folders: {clips[tops.index(None)].name} lies below none of '

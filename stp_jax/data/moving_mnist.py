@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import card as cards
-from stp_jax.data import clip_writer, idx_files, resize
+from stp_jax.data import clip_writer, idx_files, npy_file, resize
 from stp_jax.data.clip_store import ClipStore, StoreError, Stream
 
 OPTIONS = {
@@ -227,7 +227,7 @@ def make(
 def _official(path: pathlib.Path, kind: Kind, length: int, size: tuple[int, int], digits: int
               ) -> np.ndarray:
   try:
-    clips = np.load(path, mmap_mode='r')
+    clips = npy_file.load(path)
   except (OSError, ValueError, EOFError) as error:
     raise StoreError(f'{path}: unreadable ({error}); fetch it again') from error
   wanted = (3,) if kind.channels == 3 else ()

@@ -1,12 +1,14 @@
 """Arrays of .npz and .npy files row by row: none of them is ever whole in memory."""
 
 import contextlib
+import math
 import pathlib
 import zipfile
 from collections.abc import Iterator
 
 import numpy as np
 
+from stp_jax.data import archives, npy_file, unpack
 from stp_jax.data.samples import Unreadable, naming
 
 
@@ -28,11 +30,15 @@ class Member:
       read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
               else np.lib.format.read_array_header_2_0)
       self.shape, fortran, self.dtype = read(self._file)
+    claimed, size = math.prod(self.shape) * self.dtype.itemsize, archive.getinfo(f'{name}.npy')
+    if claimed > size.file_size:
+      raise Unreadable(f'{path}: array {name} says that it is {self.dtype}{list(self.shape)}, '
+                       f'which {size.file_size:,} bytes are not; refused')
     if fortran or self.dtype.hasobject or not self.shape:
       raise Unreadable(f'{path}: array {name}: {self.dtype}{list(self.shape)} in C order expected')
 
   def __iter__(self) -> Iterator[np.ndarray]:
-    size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+    size = math.prod(self.shape[1:]) * self.dtype.itemsize
     for i in range(self.shape[0]):
       with naming(self._path, f'an npz file, array {self._name} row {i}'):
         data = self._file.read(size)
@@ -55,10 +61,29 @@ def members(path: pathlib.Path, *names: str) -> Iterator[tuple[Member, ...]]:
     except zipfile.BadZipFile as error:
       raise Unreadable(f'{path}: no npz file, or damaged ({error})') from error
   with archive:
+    unpack.check_members(path, archive.infolist())
     yield tuple(Member(archive, path, n) for n in names)
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
+  """An .npz of which arrays are read whole, once its sizes were looked at.
+
+  Raises:
+    Unreadable: it is absent or damaged. StoreError: it claims more than it holds.
+  """
+  with naming(path, 'an npz file'):
+    if not path.exists():
+      raise FileNotFoundError
+    try:
+      archives.check_npz(path)
+    except archives.DamagedArchive as error:
+      raise Unreadable(f'{path}: unreadable as an npz file ({error.__cause__})') from error
+    with np.load(path, allow_pickle=False) as file:
+      yield file
 
 
 def array(path: pathlib.Path) -> np.ndarray:
   """A memory map of an .npy file."""
   with naming(path, 'an npy file'):
-    return np.load(path, mmap_mode='r', allow_pickle=False)
+    return npy_file.load(path)

@@ -75,6 +75,9 @@ class _Shaper:
       raise ValueError(f'--crop: ends at {rows.stop}, {columns.stop}, but {name} has '
                        f'{raw.shape[0]}x{raw.shape[1]} pixels')
     raw = raw[rows, columns]
+    if self._block > min(raw.shape):
+      raise ValueError(f'--block {self._block}: larger than the {raw.shape[0]}x{raw.shape[1]} '
+                       'pixels that are averaged')
     if self._exact and not self._dbz:
       return raw[..., None]
     mm = resize.block_mean(raw, self._block, MISSING) * scale

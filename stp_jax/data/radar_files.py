@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from stp_jax.data import archives
 from stp_jax.data.clip_store import StoreError
 
 MISSING = 65535
@@ -155,7 +156,11 @@ def read_packed(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int, str]:
   """A packed series: mm `[N, H, W]` float, times datetime64[m] `[N]`, minutes, network.
 
   An npz with `mm_per_5min` (KNMI) or `mm_per_10min` (BoM) and `time` or `valid_time_unix`.
+
+  Raises:
+    StoreError: names the file, which is no such npz, is damaged, or claims absurd sizes.
   """
+  archives.check_npz(path)
   with _naming(path), np.load(path, allow_pickle=False) as file:
     key = next((k for k in file if re.fullmatch(r'mm_per_\d+min', k)), None)
     if key is None:

@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 import re
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -18,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import card as cards
-from stp_jax.data import clip_writer, resize
+from stp_jax.data import clip_writer, npy_file, resize
 from stp_jax.data.clip_store import ClipStore, StoreError, Stream
 
 VALIDATION = (float, 0.0, 'share of the training films, the last ones, for the split validation; '
@@ -31,7 +32,7 @@ _SHOWN = 20  # skipped samples named on the card
 _THREADS = 4
 # What libraries raise on a file that is no such file, or a damaged one.
 ERRORS = (OSError, EOFError, SyntaxError, ValueError, KeyError, IndexError, RuntimeError,
-          AttributeError, TypeError, zlib.error)
+          AttributeError, zipfile.BadZipFile, zlib.error, *npy_file.HEADER_ERRORS)
 
 
 class Unreadable(StoreError):

@@ -6,13 +6,9 @@
 import json
 import os
 import pathlib
-import shutil
-import zipfile
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
-from stp_jax.data import fetch
+from stp_jax.data import fetch, unpack
 from stp_jax.data.clip_store import StoreError
 
 API = 'https://zenodo.org/api/records'
@@ -70,31 +66,5 @@ def download(record: str, folder: str | pathlib.Path, *, base: str | None = None
   for file in wanted:
     path = fetch.fetch(file['url'], folder / 'archives' / file['name'], md5=file['md5'],
                        size=file['size'])
-    unpack(path, folder / 'files')
+    unpack.unpack_zip(path, folder / 'files')
   return folder / 'files'
-
-
-def unpack(path: pathlib.Path, folder: pathlib.Path) -> None:
-  """Unpacks a zip file; members that are there in full length are left alone.
-
-  Raises:
-    StoreError: a member that leaves the folder, or a damaged one.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  inside = folder.resolve()
-  try:
-    with zipfile.ZipFile(path) as archive:
-      members = [m for m in archive.infolist() if not m.is_dir()]
-      for member in tqdm(members, f'unpacking {path.name}', unit='file'):
-        target = (inside / member.filename).resolve()
-        if not target.is_relative_to(inside):
-          raise StoreError(f'{path}: {member.filename!r} leads outside the folder; refused')
-        if target.exists() and target.stat().st_size == member.file_size:
-          continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + '.part')
-        with archive.open(member) as source, temporary.open('wb') as sink:
-          shutil.copyfileobj(source, sink, 1 << 20)
-        temporary.replace(target)
-  except (zipfile.BadZipFile, EOFError) as error:
-    raise StoreError(f'{path}: damaged ({error}); delete it and fetch it again') from error

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stp_jax.data import archives
 from stp_jax.models.layers.conv import convolution
 from stp_jax.typing import Array
 
@@ -55,6 +56,7 @@ def load(path: str | os.PathLike | None) -> dict[str, np.ndarray]:
   if not os.path.isfile(path):
     raise WeightsError(f'{path}: no such file; LPIPS needs its weights: {make}')
   try:
+    archives.check_npz(path)
     with np.load(path, allow_pickle=False) as file:
       weights = dict(file)
   except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax import files
+from stp_jax.data import npy_file
 from stp_jax.report import png_tree
 
 _PREFIX = 'video_arrays_result_'
@@ -64,8 +65,8 @@ def write(array, out, *, names: str | None = None, frame: str = 'last', first: i
   """
   array = pathlib.Path(array)
   try:
-    values = np.load(array, mmap_mode='r', allow_pickle=False)
-  except ValueError as error:
+    values = npy_file.load(array)
+  except (ValueError, EOFError) as error:
     raise ValueError(f'{array}: not a .npy array ({error})') from error
   if values.ndim != 5 or values.shape[-1] not in (1, 3) or (
       values.dtype != np.uint8 and values.dtype.kind != 'f'):

@@ -104,7 +104,8 @@ def test_an_unreadable_frame_cuts_its_clip(tmp_path, capsys):
     (dict(size='0x3'), '--size=0x3'), (dict(window=1), '--window 1'),
     (dict(on_bad='maybe'), '--on-bad maybe: one of error skip'),
     (dict(range='1,0'), '--range 1,0'), (dict(missing='x'), '--missing x: a number'),
-    (dict(split='Train!', size='8'), '--split Train')])
+    (dict(split='Train!', size='8'), '--split Train'), (dict(cadence=float('nan')), '--window 10'),
+    (dict(split='clip:1,2', size='8'), '--split clip:1,2: give two or three shares')])
 def test_mixed_sizes_and_wrong_options(tmp_path, options, message):
   own_frames.clips(tmp_path / 'in', [3])
   own_frames.png(tmp_path / 'in' / 'other' / '0.png', own_frames.film(5, 1, (10, 12))[0])

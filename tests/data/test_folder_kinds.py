@@ -1,5 +1,7 @@
 """Own frames of every kind of file: arrays, HDF5, NetCDF, videos, GeoTIFF, and their values."""
 
+import re
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -75,6 +77,43 @@ def test_values_outside_the_stated_range(tmp_path, capsys):
   error = capsys.readouterr().err.splitlines()[-1]
   assert 'a.npy frame 0 and others: ' in error and 'of 3200 values lie outside --range' in error
   assert 'they go from 250.' in error and not (tmp_path / 's').exists()
+
+
+@pytest.mark.parametrize('array, message', [
+    (np.zeros((0, 8, 9)), r'a.npy: an empty array \[0, 8, 9\]'),
+    (np.zeros((12, 0, 9)), r'a.npy: an empty array'),
+    (np.zeros((12, 8, 9), complex), r'a.npy: values of type complex128; .*convert them'),
+    (np.zeros((12, 8, 9), 'M8[s]'), r'a.npy: values of type datetime64')])
+def test_arrays_that_are_no_frames(tmp_path, capsys, array, message):
+  np.save(tmp_path / 'a.npy', array)
+  assert cli.main(['folder', '--in', str(tmp_path / 'a.npy'), '--out', str(tmp_path / 's')]) == 1
+  error, = [x for x in capsys.readouterr().err.splitlines() if x.startswith('prepare ')]
+  assert re.search(message, error) and not list(tmp_path.glob('s*'))
+
+
+def test_a_damaged_npz_is_skipped_where_that_is_asked_for(tmp_path):
+  for i in range(4):
+    np.savez(tmp_path / f'{i}.npz', own_frames.film(i, 12)[..., 0])
+  data = (tmp_path / '2.npz').read_bytes()
+  (tmp_path / '2.npz').write_bytes(data[:200])
+  with pytest.raises(StoreError, match=r'2.npz: a damaged archive .*--on-bad skip'):
+    folder.prepare(in_dir=tmp_path, out=tmp_path / 's')
+  store = folder.prepare(in_dir=tmp_path, out=tmp_path / 's', on_bad='skip', split='train')
+  assert [c.length for c in store.clips] == [12] * 3
+  assert store.meta['card']['facts']['frames or files skipped'] == 1
+
+
+def test_a_netcdf_without_frames_lists_what_is_there(tmp_path):
+  xarray = pytest.importorskip('xarray')
+  xarray.Dataset(dict(height=(('station',), np.arange(5.0)))).to_netcdf(tmp_path / 'a.nc')
+  with pytest.raises(StoreError, match=r"no variable of frames in it; there are: height\['st"):
+    folder.prepare(in_dir=tmp_path / 'a.nc', out=tmp_path / 's')
+
+
+def test_frames_that_are_too_small_are_said_to_be(tmp_path, capsys):
+  np.save(tmp_path / 'a.npy', own_frames.film(0, 12, (9, 30))[..., 0])
+  folder.prepare(in_dir=tmp_path / 'a.npy', out=tmp_path / 's', split='train')
+  assert 'models take 16 x 16 pixels or more: enlarge with --size' in capsys.readouterr().out
 
 
 def test_an_unreadable_file_among_frames_is_a_gap(tmp_path):

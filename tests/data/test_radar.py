@@ -159,6 +159,7 @@ def _twice(folder):
     (lambda p: None, dict(crop='0:9,0:4'), r'--crop: ends at 9, 4, but RAD\S+ has 8x12'),
     (lambda p: None, dict(crop='3'), r'--crop 3: write ROW:ROW'),
     (lambda p: None, dict(network='bom'), r'no file of bom among its 2 files'),
+    (lambda p: None, dict(block=9), r'--block 9: larger than the 8x12 pixels'),
     (lambda p: None, dict(values='mmh'), r'--values mmh')])
 def test_bad_input_is_one_line(tmp_path, spoil, options, message):
   _series(tmp_path / 'in', _knmi, 2, 5)

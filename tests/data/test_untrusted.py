@@ -7,6 +7,7 @@ import pickle
 import resource
 import shutil
 import struct
+import tarfile
 import tracemalloc
 import zipfile
 
@@ -15,7 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from stp_jax.data import archives, folder_arrays, index_files, ionex_file, tfrecord
+from stp_jax import prepare
+from stp_jax.data import (
+    archives,
+    folder_arrays,
+    index_files,
+    ionex_file,
+    npy_file,
+    npz_rows,
+    samples,
+    tfrecord,
+    unpack,
+)
 from stp_jax.data.clip_store import ClipStore, StoreError
 from tests import stores
 from tests.data import ionex_text, tfrecord_bytes
@@ -87,6 +99,106 @@ def test_a_zip_that_claims_too_much_is_refused(tmp_path):
   archives.check_npz(zeros)  # a dry month of radar is no bomb
 
 
+def test_members_that_share_bytes_are_refused(tmp_path):
+  """Entries of the directory that all point at one packed member: a small file, a large sum."""
+  data = bytearray(_npz(tmp_path / 'a.npz', ('x.npy', bytes(range(256)) * 40)).read_bytes())
+  at = data.rindex(b'PK\x01\x02')
+  end = data.rindex(b'PK\x05\x06')
+  entry = bytes(data[at:end])
+  for place in (8, 10):
+    data[end + place:end + place + 2] = struct.pack('<H', 40)
+  data[end + 12:end + 16] = struct.pack('<I', 40 * len(entry))
+  path = tmp_path / 'b.npz'
+  path.write_bytes(data[:at] + entry * 40 + data[end:])
+  for opening in (archives.check_npz, lambda p: unpack.unpack_zip(p, tmp_path / 'out')):
+    with pytest.raises(StoreError, match='more than the file has; refused'):
+      opening(path)
+
+
+def _claims(path, member):
+  """A zip file of one member that says it unpacks to almost 2 GB."""
+  data = bytearray(_npz(path, (member, bytes(5000))).read_bytes())
+  at = data.rindex(b'PK\x01\x02')
+  data[at + 24:at + 28] = struct.pack('<I', 0x70000000)
+  path.write_bytes(data)
+
+
+def _tar(path, *members, mode='w'):
+  with tarfile.open(path, mode) as archive:
+    for name, kind, link, data in members:
+      info = tarfile.TarInfo(name)
+      info.type, info.linkname, info.size = kind, link, len(data)
+      archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize('name', ['../x', '/x', 'a/../../x', 'bomb', 'junk', 'tar ../x',
+                                  'tar link', 'tar cut'])
+def test_a_download_that_leaves_its_folder_or_claims_too_much_is_refused(tmp_path, name, capsys):
+  """`prepare taxibj --download --mirror file://...`: one line, nothing outside, no half."""
+  archive = tmp_path / 'mirror' / 'taxibj_dataset.zip'
+  archive.parent.mkdir()
+  kind, _, member = name.rpartition(' ')
+  if kind == 'tar':
+    link = member == 'link'
+    _tar(archive, ('taxibj' if link else member, tarfile.SYMTYPE if link else tarfile.REGTYPE,
+                   str(tmp_path) if link else '', b'' if link else bytes(5000)))
+    if member == 'cut':
+      archive.write_bytes(archive.read_bytes()[:2000])
+  elif name == 'bomb':
+    _claims(archive, 'taxibj/dataset.npz')
+  elif name == 'junk':
+    archive.write_bytes(b'PK junk')
+  else:
+    _npz(archive, ('taxibj/readme', b'x'), (name, b'x'))
+  command = ['taxibj', '--download', '--mirror', archive.parent.as_uri(), '--in',
+             str(tmp_path / 'deep' / 'in'), '--out', str(tmp_path / 's')]
+  assert prepare.main(command) == 1
+  lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith('prepare ')]
+  assert len(lines) == 1 and 'taxibj_dataset.zip' in lines[0]
+  assert ('refused' in lines[0]) == (member not in ('junk', 'cut')), lines
+  assert [p.name for p in (tmp_path / 'deep' / 'in').iterdir()] == ['taxibj_dataset.zip']
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['deep', 'mirror']
+
+
+def test_a_packed_tar_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(unpack, 'RATIO', 10)
+  _tar(tmp_path / 'a.tar.gz', *((f'{i}', tarfile.REGTYPE, '', bytes(300_000)) for i in range(9)),
+       mode='w:gz')
+  with pytest.raises(StoreError, match=r'claims to unpack to .* bytes and more; refused'):
+    unpack.unpack_tar(tmp_path / 'a.tar.gz', tmp_path / 'out')
+
+
+def test_samples_in_npz_are_looked_at_first(tmp_path):
+  bomb = _npz(tmp_path / 'a.npz', ('inputs.npy', _header((1 << 40,))))
+  with pytest.raises(StoreError, match='bytes are not'), npz_rows.opened(bomb):
+    pass
+  with pytest.raises(StoreError, match='bytes are not'), npz_rows.members(bomb, 'inputs'):
+    pass
+  cut = tmp_path / 'b.npz'
+  cut.write_bytes(_npz(tmp_path / 'c.npz', ('inputs.npy', _npy(np.zeros(900)))).read_bytes()[:-9])
+  with pytest.raises(samples.Unreadable, match=r'b\.npz: unreadable as an npz file'):
+    with npz_rows.opened(cut):
+      pass
+
+
+@pytest.mark.parametrize('header', [b"{'descr': (", b'{"' + b'""', b'\\', b'(' * 110, b'{1:[]}'])
+def test_a_header_that_confuses_its_readers_is_one_line(tmp_path, header):
+  store = stores.make(tmp_path / 's', days=(1, 1, 1))
+  damaged = b'\x93NUMPY\x01\x00v\x00' + header.ljust(117) + b'\n' + bytes(80)
+  (tmp_path / 'a.npy').write_bytes(damaged)
+  with pytest.raises(ValueError) as error:
+    npy_file.load(tmp_path / 'a.npy')
+  assert '\n' not in str(error.value)
+  for name in ('forcings.npy', 'frames-00000.npy'):
+    (store.path / name).write_bytes(damaged)
+  broken = ClipStore(store.path)
+  for reading in (lambda: broken.column('forcings'), lambda: broken.frames(0)):
+    with pytest.raises(StoreError, match='prepare the store again'):
+      reading()
+  with pytest.raises(StoreError, match='not an array'):
+    archives.check_npz(_npz(tmp_path / 'a.npz', ('x.npy', damaged)))
+
+
 def test_a_torch_file_that_runs_code_is_refused(tmp_path):
   pytest.importorskip('torch')
   from stp_jax.convert import torch_checkpoint
@@ -109,6 +221,14 @@ def test_a_store_that_points_elsewhere_is_refused(tmp_path, name):
     (store.path / 'meta.json').write_text(json.dumps(changed))
     with pytest.raises(StoreError, match='is no name of a stream or file'):
       ClipStore(store.path)
+
+
+def test_a_store_of_an_unknown_type_is_refused(tmp_path):
+  store = stores.make(tmp_path / 's', days=(1, 1, 1))
+  path = store.path / 'meta.json'
+  path.write_text(path.read_text().replace('uint16', 'uiot16'))  # found by the fuzzer
+  with pytest.raises(StoreError, match=r"meta.json: not a store's .*uiot16"):
+    ClipStore(store.path)
 
 
 @pytest.mark.parametrize('size', [1 << 29, 1 << 31, 1 << 62, (1 << 64) - 1])

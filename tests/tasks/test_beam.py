@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax import optimizers, sharding, tasks, train
+from stp_jax import optimizers, sharding, sweep, tasks, train
 from stp_jax.config import WordError
 from stp_jax.convert import beam as convert_beam
 from stp_jax.data import beam_windows, pipeline
@@ -133,19 +133,21 @@ def test_every_word_traces_through_the_training_step(words):
 
 
 def test_sweeps_are_configs_in_an_order_that_runs():
-  module = config_files.module(pathlib.Path(beam_stores.CONFIG))
   counts = []
   for name in ('table1', 'table2', 'table3', 'table4'):
     seen = set()
-    for words in module.get_sweep(name):
-      config = config_files.load(f'{beam_stores.CONFIG}:{words}')
+    path, _, _, found = sweep.read(f'{beam_stores.CONFIG}:sweep={name}')
+    assert sweep.labels(found) == [s['name'] for s in found]  # by which init_from finds them
+    for settings in found:
+      words, = sweep.arguments(path, '', settings)
+      config = config_files.load(words.removeprefix('--config='))
       assert config.name not in seen and (not config.init_from or
                                           config.init_from.removeprefix('runs/') in seen)
       seen.add(config.name)
     counts.append(len(seen))
   assert counts == [6, 4, 9, 17]
-  with pytest.raises(WordError, match='choose one of table1 table2 table3 table4'):
-    module.get_sweep('table5')
+  with pytest.raises(sweep.SweepError, match='choose one of table1 table2 table3 table4'):
+    sweep.read(f'{beam_stores.CONFIG}:sweep=table5')
 
 
 def test_every_field_of_the_section_is_read():

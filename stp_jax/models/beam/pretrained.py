@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import flax.traverse_util
 import numpy as np
 
+from stp_jax.data import archives
 from stp_jax.typing import PyTree
 
 
@@ -24,6 +25,7 @@ def insert(variables: PyTree, files: Mapping[str, str | pathlib.Path]) -> dict[s
     if not own:
       raise ValueError(f'{file}: the network has no trunk for {sensor!r}')
     try:
+      archives.check_npz(file)
       with np.load(file, allow_pickle=False) as data:
         arrays = {tuple(k.split('/')): v for k, v in data.items()}
     except (ValueError, OSError, EOFError) as error:

@@ -30,7 +30,7 @@ def _calendar(hours):
 
 
 @settings(max_examples=12, deadline=None)  # a compile for each new shape
-@given(columns=st.sampled_from([3, 10, 24]), closed=st.booleans(), padding=st.sampled_from([0, 1]),
+@given(columns=st.sampled_from([3, 24]), closed=st.booleans(), padding=st.sampled_from([0, 1]),
        first=st.sampled_from([-180.0, 0.0, -177.5]), west=st.booleans(),
        hours=st.lists(st.floats(0, 24, exclude_max=True), min_size=2, max_size=2))
 def test_turning_is_a_permutation_and_is_undone(columns, closed, padding, first, west, hours):
@@ -38,9 +38,9 @@ def test_turning_is_a_permutation_and_is_undone(columns, closed, padding, first,
   assert globe.columns == columns
   width = columns + closed + padding
   maps = np.random.default_rng(0).normal(size=(1, 2, 3, columns, 2))
-  maps = jnp.asarray(maps[..., np.arange(width) % columns, :], jnp.float32)
+  maps = maps[..., np.arange(width) % columns, :].astype(np.float32)
   shift = globe.shift(_calendar([hours]))
-  seen = globe.seen(maps, shift)
+  seen = np.asarray(globe.seen(maps, shift))
   assert seen.shape == (1, 2, 3, columns, 2)
   for t in range(2):  # by numpy
     np.testing.assert_array_equal(
@@ -76,13 +76,13 @@ def test_what_does_not_go_round(longitude, frame, padding, message):
 
 
 @settings(max_examples=14, deadline=None)
-@given(method=st.sampled_from(['rewritten', 'native']), k=st.sampled_from([1, 3, 5, 9]),
-       cells=st.integers(2, 5), turn=st.integers(0, 9), layer=st.sampled_from(
+@given(method=st.sampled_from(['rewritten', 'native']), k=st.sampled_from([1, 3, 9]),
+       cells=st.sampled_from([2, 5]), turn=st.integers(0, 9), layer=st.sampled_from(
            ['plain', 'strided', 'groups', 'depth', 'dilated', 'transposed', 'volume']))
 def test_layers_that_convolve_go_round(method, k, cells, turn, layer):
   """Turning the input of a layer turns its output; rows keep their zeros."""
   width, scale = 2 * cells, 1.0
-  x = _draw(1, 4, width, 2)
+  x = np.asarray(_draw(1, 4, width, 2))
   kernel = _draw(k, k, {'groups': 1, 'depth': 1, 'dilated': 1}.get(layer, 2), 2, seed=1)
   run = dict(
       plain=lambda x: conv.convolution(x, kernel),
@@ -98,11 +98,12 @@ def test_layers_that_convolve_go_round(method, k, cells, turn, layer):
   elif layer == 'transposed':
     scale = 2
   with conv.convolution_method(method):
-    walled = run(x)
+    walled = np.asarray(jax.jit(run)(x))
     with periodic_columns():
-      y, turned = run(x), run(jnp.roll(x, turn, 2))
+      periodic = jax.jit(lambda x: run(x))  # traced here, and once
+      y, turned = (np.asarray(periodic(z)) for z in (x, np.roll(x, turn, 2)))
   assert y.shape == walled.shape
-  np.testing.assert_allclose(turned, jnp.roll(y, round(turn * scale), 2), atol=1e-4)
+  np.testing.assert_allclose(turned, np.roll(y, round(turn * scale), 2), atol=1e-4)
   if k > 1:
     assert not np.allclose(y, walled, atol=1e-4)
   reach = k * (3 if layer == 'dilated' else 1)  # far from both edges nothing changes

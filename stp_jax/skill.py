@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from stp_jax import ensemble, evaluate, predict, skill_sums, tasks
+from stp_jax import ensemble, evaluate_forecast, predict, skill_sums, tasks
 from stp_jax.data import clip_store, datasets, driver_modes, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_writer import write_json
@@ -140,7 +140,7 @@ def measure(
     raise ValueError(f'{stores[0].path}: its frames carry no times; skill by day needs them')
   splits = tuple(split) or tuple(
       s for s in config.data.test_splits if any(s in t.splits for t in stores))
-  fitted = evaluate.baselines_of(runs[0], task, config)
+  fitted = evaluate_forecast.baselines_of(runs[0], task, config)
   found = task.sources(stores, splits, stride or config.data.eval_stride)
   if not stride and sum(map(len, found)) < FEWEST:
     found = task.sources(stores, splits)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from stp_jax import checkpoint, evaluate, sharding, tasks, train
+from stp_jax import checkpoint, evaluate, evaluate_forecast, sharding, tasks, train
 from stp_jax import config as config_files
 from stp_jax.data import clip_store, clip_writer, driver_modes
 from tests import stores
@@ -36,8 +36,8 @@ def _score(run, batch_size, devices):
   loaded.config.data.eval_batch_size = batch_size
   task = tasks.build(loaded.config, loaded.spec)
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-  fitted = evaluate.fit_baselines(task, [store])
-  return evaluate.score(task, loaded.variables, fitted, [store], ['test'], mesh)
+  fitted = evaluate_forecast.fit_baselines(task, [store])
+  return evaluate_forecast.score(task, loaded.variables, fitted, [store], ['test'], mesh)
 
 
 def test_scores_do_not_depend_on_batch_size_or_devices(run):

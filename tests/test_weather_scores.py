@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax import evaluate, evaluate_fields, sharding, tasks
+from stp_jax import evaluate_fields, evaluate_forecast, sharding, tasks
 from stp_jax.data import mean_fields, window
 from stp_jax.data.clip_store import Stream
 from stp_jax.data.clip_writer import StoreWriter
@@ -39,7 +39,7 @@ def test_by_area_beside_climatology(tmp_path):
   variables = jax.jit(task.init)(jax.random.key(0))
   tables = evaluate_fields.climatology_of(tmp_path, task, config)
   assert (tmp_path / 'climatology.npz').exists()
-  found = evaluate.score(
+  found = evaluate_forecast.score(
       task, variables, None, [store], ['test'], sharding.make_mesh(devices=jax.devices()[:1]),
       fields=evaluate_fields.Fields(task, tables))
   forecasts = found['weather']['forecasts']

@@ -78,7 +78,7 @@ def _load(run: pathlib.Path, step: str) -> checkpoint.Loaded:
       loaded = checkpoint.load(run, step='best')
     except checkpoint.CheckpointError:
       pass  # stopped before its first validation
-  if evaluate._kind(loaded.config) in evaluate._OTHERS:
+  if evaluate.kind(loaded.config) != 'forecast':
     raise ValueError(f'{run}: --compare draws forecasts of frames of one store; this run is of the '
                      f'task {loaded.config.task.name}' + (
                          ' over domains' if loaded.config.data.domains else ''))

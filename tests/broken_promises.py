@@ -48,8 +48,7 @@ BREAKS = dict(
           '[model=convlstm,channels=4-4-1]'),
     statistics=('stp_jax/models/layers/across.py',
                 'return lax.pmean(x, _AXES.get()) if _AXES.get() else x', 'return x',
-                'tests/test_sharding.py::test_shards_train_as_one_device_does'
-                '[model=simvp,channels=4-4-1]'),
+                'tests/test_sharding.py::test_a_chunk_rollout_shares_batch_statistics_only'),
     bytes=('stp_jax/sharding.py', "spec = ['fsdp' if i == axis", "spec = [None if i == axis",
            'tests/test_sharding.py::test_bytes_fall_with_the_number_of_devices'),
     parts=('stp_jax/parts.py', 'jax.tree.map(lambda x: x / count, total)', 'total',

@@ -18,7 +18,7 @@ BANDS = {'60N-90N': (60, 90), '30N-60N': (30, 60), '30S-30N': (-30, 30), '60S-30
 TIMES = {'00-06 LT': (0, 6), '06-12 LT': (6, 12), '12-18 LT': (12, 18), '18-24 LT': (18, 24)}
 STATS = ('n', 'e', 'ae', 'ee', 'p', 't', 'pp', 'tt', 'pt')
 _BASE = 2 * len(STATS)  # plain sums, then those with cosine-of-latitude weights
-FEWEST_DAYS = 5  # below this no interval is given: too few to draw from
+FEWEST_DAYS = 5  # below this an interval is too rough for a verdict; of one day there is none
 
 
 def band_matrix(latitude: Sequence[float], height: int) -> np.ndarray:
@@ -108,8 +108,8 @@ def draws(days: int, count: int, seed: int = 0) -> np.ndarray:
 
 def interval(days: np.ndarray, kind: str = '', *, count: int = 1000, level: float = 0.95,
              statistic: str = 'rmse') -> tuple[float, float] | None:
-  """A bootstrap interval of a score from sums by day `[D, 18]`; None: too few days."""
-  if len(days) < FEWEST_DAYS:
+  """A bootstrap interval of a score from sums by day `[D, 18]`; None: of a single day."""
+  if len(days) < 2:
     return None
   found = scores(draws(len(days), count) @ days, kind)[statistic]
   low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
@@ -124,8 +124,8 @@ def compare(one: np.ndarray, other: np.ndarray, kind: str = '', *, count: int = 
     one, other: sums by day `[D, 18]`, the same days.
 
   Returns:
-    `difference` (positive: `one` is better), `interval` or None, `verdict`: 'better', 'worse', 'no
-    difference shown' or 'too few days'.
+    `difference` (positive: `one` is better), `interval` or None (of a single day), `verdict`:
+    'better', 'worse', 'no difference shown', or below FEWEST_DAYS 'too few days'.
   """
   if len(one) != len(other):
     raise ValueError(f'{len(one)} and {len(other)} days cannot be compared')
@@ -133,12 +133,13 @@ def compare(one: np.ndarray, other: np.ndarray, kind: str = '', *, count: int = 
     return dict(difference=None, interval=None, verdict='no common frames')
   rmse = lambda total: scores(total, kind)['rmse']
   difference = float(rmse(other.sum(0)) - rmse(one.sum(0)))
-  if len(one) < FEWEST_DAYS:
+  if len(one) < 2:
     return dict(difference=difference, interval=None, verdict='too few days')
   drawn = draws(len(one), count)
   low, high = np.nanquantile(
       rmse(drawn @ other) - rmse(drawn @ one), [(1 - level) / 2, (1 + level) / 2])
-  verdict = 'better' if low > 0 else 'worse' if high < 0 else 'no difference shown'
+  verdict = ('too few days' if len(one) < FEWEST_DAYS else
+             'better' if low > 0 else 'worse' if high < 0 else 'no difference shown')
   return dict(difference=difference, interval=(float(low), float(high)), verdict=verdict)
 
 

@@ -42,7 +42,8 @@ def markdown(card: Mapping) -> str:
           'the same hour of the last day seen' if card['t_in'] * card['cadence_hours'] >= 24 else
           'the last frame seen, as less than a day is read'),
       f'- intervals: 95 %, from {1000} resamples of whole days; "better" only where the interval '
-      f'of the difference excludes 0, with at least {skill.FEWEST_DAYS} days', '']
+      f'of the difference excludes 0, with at least {skill.FEWEST_DAYS} days; of fewer it is rough',
+      '']
   rows = []
   for name, groups in card['forecasts'].items():
     e = groups['all']

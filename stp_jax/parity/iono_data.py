@@ -24,7 +24,7 @@ def _config(channels: int, t_in: int, t_out: int) -> ml_collections.ConfigDict:
       data=dict(channels=str(channels), missing_drivers='error', t_in=t_in, t_out=t_out,
                 future_forcings='observed', eval_batch_size=1),
       task=dict(name='forecast', horizons=()),
-      model=dict(anchor='none', fusion='concatenate')))
+      model=dict(anchor='none', fusion='concatenate', frame='geographic')))
 
 
 def _items(store: clip_store.ClipStore, config, split: str) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ def test_every_command_runs(realdata, tmp_path):
                           text=True, timeout=3600)
     assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
   named = set(re.findall(r'`(D/[\w./]+)`', _PAGE))
-  assert len(named) >= 6
+  assert len(named) >= 9
   lacking = [n for n in named if not (tmp_path / n).exists()]
   assert not lacking
   with (tmp_path / 'D' / 'desk' / 'ledger.csv').open() as file:

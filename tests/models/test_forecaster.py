@@ -25,6 +25,9 @@ TINY = dict(
     simvp=dict(hid_S=4, hid_T=6, N_S=2, N_T=2, mlp_ratio=1.0),
 )
 NAMES = tuple(TINY)
+# What is done around a backbone is the same for all: one for each time loop, the others `slow`.
+ONE_FOR_EACH_LOOP = [n if n in ('convlstm', 'simvp') else pytest.param(n, marks=pytest.mark.slow)
+                     for n in NAMES]
 # GS2PM and cuts of networks above that it is compared with: they promise in their own files.
 OWN_TESTS = {
     'gs2pm', 'ms2p_v1', 'gs2pm_e3dlstm', 'gs2pm_mim', 'gs2pm_predrnn', 'gs2pm_predrnnpp',
@@ -139,7 +142,7 @@ def _residual(name, lag):
   return jax.jit(model.apply), variables
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ONE_FOR_EACH_LOOP)
 @pytest.mark.parametrize('lag', [1, 2, 5])
 def test_the_untrained_residual_model_is_persistence(name, lag, t_in=3):
   (apply, variables), (frames, forcings) = _residual(name, lag), _data(7)
@@ -156,7 +159,7 @@ def _constants(days=2, size=(8, 8)):
       driver_mean=np.float32(100), hourly=np.zeros((days, *size)), row_weights=np.ones(size[0]))
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ONE_FOR_EACH_LOOP)
 def test_climatology_anchor_is_undone_exactly_and_scales(name):
   model = _build(name, anchor='climatology', frames_per_day=2, divisor=200.0)
   frames, forcings = _data()

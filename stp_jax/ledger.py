@@ -99,15 +99,20 @@ def draw(path: pathlib.Path, rows: list[Mapping[str, str]], title: str) -> pathl
   looks = dict(net=style.LINES['net'], persistence=style.LINES['persistence'],
                c1pg=dict(color='#0072B2'), c2pg=dict(color='#56B4E9'))
   labels = dict(net='net', persistence='persistence', c1pg='CODE C1PG', c2pg='CODE C2PG')
+  times = np.array([r['valid_from'] for r in rows], 'datetime64[m]')
+  margin = max(np.timedelta64(1, 'D'), np.ptp(times) // 20)  # the first night is one point
+  panels[0].set_xlim(times.min() - margin, times.max() + margin)
   for axes, lead in zip(panels, leads):
     mine = [r for r in rows if int(r['lead_day']) == lead]
     x = np.array([r['valid_from'] for r in mine], 'datetime64[m]')
+    highest = 0.0
     for name in FORECASTS:
       y = np.array([float(r[f'{name}_cos_rmse'] or 'nan') for r in mine])
       if np.isfinite(y).any():
         axes.plot(x, y, marker='o', markersize=4, label=f'{labels[name]}: {np.nanmean(y):.2f}',
                   **looks[name])
-    axes.set_ylim(bottom=0)
+        highest = max(highest, float(np.nanmax(y)))
+    axes.set_ylim(0, 1.1 * highest or 1)
     axes.set_ylabel('RMSE [TECU]', fontsize=9)
     axes.set_title(f'day {lead} after issue: {len(mine)} forecasts (legend: means)', fontsize=9)
     axes.legend(frameon=False, fontsize=8, loc='lower left', ncols=4)

@@ -101,7 +101,7 @@ def markdown(card: Mapping) -> str:
 def draw(path: pathlib.Path, card: Mapping) -> pathlib.Path:
   """RMSE by lead, and the differences to every baseline with their intervals."""
   from stp_jax.report import style
-  figure = style.figure(11, 4.4)
+  figure = style.figure(11, 5.2)
   left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
   for name, groups in card['forecasts'].items():
     points = [(float(g.split()[1]), e['cos_rmse']) for g, e in groups.items()
@@ -113,7 +113,9 @@ def draw(path: pathlib.Path, card: Mapping) -> pathlib.Path:
   left.set_xlabel('lead time [h]')
   left.set_ylabel(f'RMSE [{card["units"]}], cosine-of-latitude weights')
   left.set_ylim(bottom=0)
-  left.legend(frameon=False, fontsize=8)
+  # Below: among curves at every height there is no room.
+  figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=8, ncol=5,
+                loc='outside lower center')
   style.tidy(left)
   names = [n for n, g in card['compared'].items() if g.get('all', {}).get('difference') is not None]
   for i, name in enumerate(names):

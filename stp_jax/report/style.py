@@ -19,6 +19,10 @@ LINES = {
     'scaled_climatology': dict(color='#56B4E9', linestyle='-.'),
     'ar_blend': dict(color='#0072B2', linestyle='-'),
     'optical_flow': dict(color='#009E73', linestyle='-.'),
+    'iri': dict(color='#009E73', linestyle='-'),
+    'recurrence_27d': dict(color='#CC79A7', linestyle='--'),
+    'c1pg': dict(color='#CC79A7', linestyle='-'),
+    'c2pg': dict(color='#F0E442', linestyle='-'),
     'climatology': dict(color='#999999', linestyle=':'),
 }
 # Of radar maps: white where it is dry, then blue, green, yellow, red and violet with intensity.

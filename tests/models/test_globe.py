@@ -134,7 +134,7 @@ _SLOW = ('convlstm', 'predrnn', 'e3dlstm', 'mim', 'predrnnpp', 'predrnnv2', 'phy
                                             for n in _SLOW)])
 def test_a_turned_world_has_a_turned_forecast(name):
   """Under circular padding by any multiple of the patch and the backbone's own stride."""
-  fields = dict(TINY['simvp'], model_type='tau') if name == 'tau' else TINY[name]
+  fields = dict(TINY['simvp'], translator='tau') if name == 'tau' else TINY[name]
   make = lambda padding: build(
       dict(name='simvp' if name == 'tau' else name, fusion='concatenate', patch=2, backbone=fields,
            padding=padding),

@@ -10,7 +10,6 @@ import json
 import pathlib
 import shutil
 import threading
-import zlib
 
 import jax
 
@@ -34,18 +33,10 @@ def _seal_file(workdir, step: int) -> pathlib.Path:
   return pathlib.Path(workdir) / 'checksums' / f'{step}.json'
 
 
-def _checksum(path: pathlib.Path) -> int:
-  value = 0
-  with path.open('rb') as file:
-    while chunk := file.read(1 << 22):
-      value = zlib.crc32(chunk, value)
-  return value
-
-
 def seal(workdir, step: int) -> None:
   """Writes the sizes and checksums of a complete step."""
   folder = pathlib.Path(workdir) / 'checkpoints' / str(step)
-  found = {str(p.relative_to(folder)): [p.stat().st_size, _checksum(p)]
+  found = {str(p.relative_to(folder)): [p.stat().st_size, files.checksum(p)]
            for p in sorted(folder.rglob('*')) if p.is_file()}
   path = _seal_file(workdir, step)
   path.parent.mkdir(exist_ok=True)
@@ -57,18 +48,18 @@ def damage(workdir, step: int) -> str:
   folder, path = pathlib.Path(workdir) / 'checkpoints' / str(step), _seal_file(workdir, step)
   try:
     sealed = json.loads(path.read_text())
-    files = {str(k): (int(size), int(check)) for k, (size, check) in sealed.items()}
+    told = {str(k): (int(size), int(check)) for k, (size, check) in sealed.items()}
   except FileNotFoundError:
-    files = {}  # the process ended before it was sealed, or an older run wrote it
+    told = {}  # the process ended before it was sealed, or an older run wrote it
   except (ValueError, TypeError, AttributeError):
-    files = {}  # the seal itself is cut short: the files may well be whole
-  for name, (size, check) in files.items():
+    told = {}  # the seal itself is cut short: the files may well be whole
+  for name, (size, check) in told.items():
     file = folder / name
     if not file.is_file():
       return f'{file} is missing'
     if file.stat().st_size != size:
       return f'{file} has {file.stat().st_size} bytes, not {size}'
-    if _checksum(file) != check:
+    if files.checksum(file) != check:
       return f'{file} was changed (its checksum differs)'
   for name in ('model/_METADATA', '_CHECKPOINT_METADATA'):
     try:

@@ -1,8 +1,9 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and how to see that they still are."""
 
 import contextlib
 import os
 import pathlib
+import zlib
 from collections.abc import Iterator
 
 
@@ -37,3 +38,12 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
   with whole(path) as partial:
     partial.write_text(text, encoding='utf-8')
   return pathlib.Path(path)
+
+
+def checksum(path: pathlib.Path) -> int:
+  """CRC-32 of a file of any size."""
+  value = 0
+  with path.open('rb') as file:
+    while chunk := file.read(1 << 24):
+      value = zlib.crc32(chunk, value)
+  return value

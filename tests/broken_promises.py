@@ -29,7 +29,7 @@ BREAKS = dict(
     preemption=('stp_jax/cluster.py', 'self._alone = jax.process_count() == 1',
                 'self._alone = True',
                 'tests/test_processes.py::test_two_processes_stopped_and_continued_on_one'),
-    checksum=('stp_jax/checkpoint_health.py', 'if _checksum(file) != check:', 'if False:',
+    checksum=('stp_jax/checkpoint_health.py', 'if files.checksum(file) != check:', 'if False:',
               'tests/test_reliability.py::test_a_damaged_checkpoint_gives_way_to_the_one_before'
               '[changed]'),
     size=('stp_jax/checkpoint_health.py', "return f'{file} has {file.stat().st_size} bytes",

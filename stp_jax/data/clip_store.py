@@ -17,11 +17,11 @@ import json
 import pathlib
 import re
 import resource
-import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from stp_jax import files
 from stp_jax.data import clip_table, npy_file
 
 VERSION = 1
@@ -61,21 +61,13 @@ def _check_names(names: Iterable[str]) -> None:
       raise StoreError(f'{name!r} is no name of a stream or file; refused')
 
 
-def checksum(path: pathlib.Path) -> int:
-  value = 0
-  with path.open('rb') as file:
-    while chunk := file.read(1 << 24):
-      value = zlib.crc32(chunk, value)
-  return value
-
-
 def verify(path) -> None:
   """Reads every file of a store and compares checksums; raises StoreError naming the file."""
   path = pathlib.Path(path)
   for name, expected in json.loads((path / 'meta.json').read_text())['checksum'].items():
     if not (path / name).exists():
       raise StoreError(f'{path / name}: missing; prepare the store again')
-    if checksum(path / name) != expected:
+    if files.checksum(path / name) != expected:
       raise StoreError(f'{path / name}: damaged (checksum differs); prepare the store again')
 
 

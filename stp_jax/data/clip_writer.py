@@ -18,7 +18,6 @@ from stp_jax.data.clip_store import (
     Forcing,
     StoreError,
     Stream,
-    checksum,
     verify,
 )
 
@@ -38,7 +37,7 @@ def _write_npy(path: pathlib.Path, array: np.ndarray) -> int:
   # What the disk holds, not what was meant: a short write is found here, not weeks later.
   if not np.array_equal(np.load(path), array, equal_nan=array.dtype.kind == 'f'):
     raise StoreError(f'{path}: reads back differently from what was written; check the disk')
-  return checksum(path)
+  return files.checksum(path)
 
 
 class StoreWriter:
@@ -179,14 +178,14 @@ class StoreWriter:
     if not self._buffer:
       return
     shard = self._shard
-    files = {
+    arrays = {
         f'{name}-{shard:05d}.npy': np.concatenate([clip[1][name] for clip in self._buffer])
         for name in self._streams}
-    files |= {
+    arrays |= {
         f'{name}-{shard:05d}.npy':
             np.concatenate([clip[2][name] for clip in self._buffer]).astype(np.float32)
         for name in FORCING_FILES if self._forcings}
-    sums = {name: _write_npy(self.partial / name, array) for name, array in files.items()}
+    sums = {name: _write_npy(self.partial / name, array) for name, array in arrays.items()}
     offset, clips = 0, []
     for _, _, _, clip in self._buffer:
       clips.append(dict(clip, start=self._frames + offset, shard=shard, offset=offset))
@@ -219,7 +218,7 @@ class StoreWriter:
         self._sums.pop(part.name)
     with (self.partial / 'clips.json').open('w') as file:
       clip_table.write(file, (c for entry in self._entries() for c in entry['clips']))
-    self._sums['clips.json'] = checksum(self.partial / 'clips.json')
+    self._sums['clips.json'] = files.checksum(self.partial / 'clips.json')
     meta = dict(self._meta, frames=self._frames, shards=self._shard, checksum=self._sums, card={})
     if callable(card):
       write_json(self.partial / 'meta.json', meta)

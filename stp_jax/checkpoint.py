@@ -41,6 +41,10 @@ class Loaded:
   step: int
   path: pathlib.Path
 
+  def check(self, task) -> None:
+    """Raises CheckpointError, listing keys, unless the variables are those of the task's model."""
+    check_architecture(self.path, self.variables, jax.eval_shape(task.init, jax.random.key(0)))
+
 
 class _Newest:
   """Which checkpoints stay, an Orbax preservation policy: the newest, and the best one."""

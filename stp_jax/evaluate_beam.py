@@ -204,15 +204,10 @@ def evaluate(loaded: checkpoint.Loaded, *, store: Sequence[str] = (), split: Seq
   config, run = loaded.config, loaded.path
   config.task.beam.imagenet = {}  # the weights are in the checkpoint
   task = tasks.build(config, loaded.spec)
-  checkpoint.check_architecture(
-      run, loaded.variables, jax.eval_shape(task.init, jax.random.key(0)))
+  loaded.check(task)
   stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
   beam_windows.for_stores(loaded.spec, stores, str(run))
-  there = sorted({c.split for s in stores for c in s.clips})
-  splits = tuple(split) or tuple(s for s in config.data.test_splits if s in there)
-  if not splits:
-    raise ValueError(f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
-                     f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(there)}')
+  splits = datasets.chosen_splits(config, stores, split)
   fitted = baselines_of(run, task, config)
   before = _before(config) if config.task.name == 'rebuild' else None
   scorer = Scorer(task, loaded.variables, sharding.make_mesh(), before)

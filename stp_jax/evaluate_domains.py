@@ -150,8 +150,7 @@ def evaluate(
   pictures = {}
   for run in runs:
     task = tasks.build(run.config, run.spec)
-    expected = jax.eval_shape(task.init, jax.random.key(0))
-    checkpoint.check_architecture(run.path, run.variables, expected)
+    run.check(task)
     scores = score(task, run.variables, stores, splits, mesh, lpips=distance, progress=True,
                    limit=limit or first.config.data.test_windows)
     card['runs'].append(dict(

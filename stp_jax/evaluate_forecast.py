@@ -8,7 +8,7 @@ time, and as measured later.
 import functools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -158,11 +158,11 @@ def card(
       splits=scores)
 
 
-def example(task, variables: Variables, stores, splits: Sequence[str], predict=None
+def example(task, variables: Variables, stores, splits: Sequence[str], predict: Callable
             ) -> dict[str, np.ndarray]:
   """One window's input, truth and forecast in physical units, for pictures: the most active one.
 
-  `predict`: the task's, compiled, where the caller has it.
+  `predict`: the task's, compiled.
   """
   spec, data = task.spec, task.config.data
   found = task.sources(stores, splits, data.eval_stride)
@@ -180,7 +180,6 @@ def example(task, variables: Variables, stores, splits: Sequence[str], predict=N
     window = evaluate_fields.wettest(found, spec)
   source = found[window[0]].only(window[1])
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
-  predict = predict or jax.jit(task.predict)
   forecast = predict(variables, {k: batch[k] for k in ('frames', 'forcings')})
   rows = int(spec.grid.get('rows', spec.shape[0]))
   # Red, green and blue of a picture; of anything else the first channel.
@@ -209,19 +208,13 @@ def evaluate(loaded: checkpoint.Loaded, *, store: Sequence[str] = (), split: Seq
     raise ValueError(f'{loaded[0].path}: only runs over domains are compared; name one checkpoint')
   run, config = loaded.path, loaded.config
   task = tasks.build(config, loaded.spec)
-  expected = jax.eval_shape(task.init, jax.random.key(0))
-  checkpoint.check_architecture(run, loaded.variables, expected)
+  loaded.check(task)
   fitted = baselines_of(run, task, config)
   stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
   spec = data_spec.for_stores(loaded.spec, stores, task.required_columns, str(run))
   task = tasks.build(config, spec)
   mesh = sharding.make_mesh()
-  splits = tuple(split) or tuple(
-      s for s in config.data.test_splits if any(s in t.splits for t in stores))
-  if not splits:
-    raise ValueError(
-        f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
-        f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(stores[0].splits)}')
+  splits = datasets.chosen_splits(config, stores, split)
   tables = evaluate_fields.climatology_of(run, task, config)
   scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True,
                      fields=evaluate_fields.Fields(task, tables), both_modes=True) for s in splits}

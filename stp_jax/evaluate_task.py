@@ -76,16 +76,10 @@ def evaluate(loaded: checkpoint.Loaded, *, store: Sequence[str] = (), split: Seq
   config = loaded.config
   stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
   task = tasks.build(config, loaded.spec)
-  checkpoint.check_architecture(
-      loaded.path, loaded.variables, jax.eval_shape(task.init, jax.random.key(0)))
+  loaded.check(task)
   task = tasks.build(config, data_spec.for_stores(
       loaded.spec, stores, task.required_columns, str(loaded.path)))
-  splits = tuple(split) or tuple(
-      s for s in config.data.test_splits if any(s in t.splits for t in stores))
-  if not splits:
-    raise ValueError(
-        f'{stores[0].path}: none of the test splits {" ".join(config.data.test_splits)}; choose '
-        f'--split from {" ".join(stores[0].splits)}')
+  splits = datasets.chosen_splits(config, stores, split)
   mesh = sharding.make_mesh()
   card = dict(name=config.name, task=config.task.name, step=loaded.step, splits={
       s: score(task, loaded.variables, stores, [s], mesh, limit, progress=True) for s in splits})

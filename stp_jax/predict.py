@@ -44,8 +44,7 @@ class Predictor:
 
   def __init__(self, loaded: checkpoint.Loaded):
     self._task = tasks.build(loaded.config, loaded.spec)
-    checkpoint.check_architecture(
-        loaded.path, loaded.variables, jax.eval_shape(self._task.init, jax.random.key(0)))
+    loaded.check(self._task)
     # Callers give what the model reads, not all that its training store happened to hold.
     self.spec = loaded.spec.with_columns(self._task.required_columns, {})
     self._task = tasks.build(loaded.config, self.spec)

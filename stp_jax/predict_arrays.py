@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from stp_jax import checkpoint, tasks
+from stp_jax import checkpoint, files, tasks
 from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_store import ClipStore
 from stp_jax.typing import Batch
@@ -113,8 +113,7 @@ def task_of(loaded: checkpoint.Loaded, store: ClipStore):
     raise ValueError(f'{loaded.path}: arrays are of runs on frames alone, and this one {why}')
   spec = data_spec.for_stores(loaded.spec, [store], (), str(loaded.path))
   task = tasks.build(loaded.config, spec.with_columns((), {}))
-  checkpoint.check_architecture(
-      loaded.path, loaded.variables, jax.eval_shape(task.init, jax.random.key(0)))
+  loaded.check(task)
   return task
 
 
@@ -156,9 +155,7 @@ def write(loaded: checkpoint.Loaded, store: ClipStore, splits: Sequence[str], ou
       array.flush()
       del array
       names = out / f'dir_arrays_{split}.json'
-      temporary = names.with_name(f'.{names.name}.partial')
-      temporary.write_text(json.dumps([w.name for w in mine]) + '\n')
-      os.replace(temporary, names)
+      files.write_text(names, json.dumps([w.name for w in mine]) + '\n')
       os.replace(partial, path)
     finally:
       partial.unlink(missing_ok=True)

@@ -39,8 +39,7 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
   if not config.data.domains:
     spec = data_spec.for_stores(spec, [store], task.required_columns, str(loaded.path))
     task = tasks.build(config, spec if task.required_columns else spec.with_columns((), {}))
-  checkpoint.check_architecture(
-      loaded.path, loaded.variables, jax.eval_shape(task.init, jax.random.key(0)))
+  loaded.check(task)
 
   def run(variables, batch):
     inputs = task.inputs(batch, task.t_out)

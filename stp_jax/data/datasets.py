@@ -79,3 +79,18 @@ def open_stores(config, paths: Sequence[str] = ()) -> list[ClipStore]:
     from jax.experimental import multihost_utils
     multihost_utils.sync_global_devices('dataset')
   return [ClipStore(out)]
+
+
+def chosen_splits(
+    config, stores: Sequence[ClipStore], split: Sequence[str] = ()) -> tuple[str, ...]:
+  """The splits to score: those asked for, else the config's test splits that some store has.
+
+  Raises:
+    ValueError: none of the test splits is there; names those that are.
+  """
+  there = dict.fromkeys(name for s in stores for name in s.splits)
+  splits = tuple(split) or tuple(s for s in config.data.test_splits if s in there)
+  if not splits:
+    raise ValueError(f'{" ".join(str(s.path) for s in stores)}: none of the test splits '
+                     f'{" ".join(config.data.test_splits)}; choose --split from {" ".join(there)}')
+  return splits

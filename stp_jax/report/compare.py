@@ -158,8 +158,7 @@ def window(
     if future_forcings:
       each.config.data.future_forcings = future_forcings
     task = tasks.build(each.config, each.spec)
-    checkpoint.check_architecture(
-        run, each.variables, jax.eval_shape(task.init, jax.random.key(0)))
+    each.check(task)
     spec = data_spec.for_stores(each.spec, stores, task.required_columns, str(run))
     task = tasks.build(each.config, spec)
     source = _picked(task.sources(stores, [split], 1), index, split)

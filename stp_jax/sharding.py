@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from stp_jax.models.layers import across
+from stp_jax.models.layers.context import held
 from stp_jax.typing import PyTree
 
 AXES = ('data', 'fsdp')
@@ -89,14 +90,9 @@ def bytes_per_device(shapes: PyTree, shardings: PyTree) -> int:
   return sum(jax.tree.leaves(jax.tree.map(one, shapes, shardings)))
 
 
-@contextlib.contextmanager
-def training_on(mesh: Mesh):
+def training_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
   """While a step is traced: `per_shard` splits batches over the devices of `mesh`."""
-  token = _TRAINING.set(mesh)
-  try:
-    yield
-  finally:
-    _TRAINING.reset(token)
+  return held(_TRAINING, mesh)
 
 
 def keeps_order(mesh: Mesh) -> bool:

@@ -6,19 +6,15 @@ import contextvars
 import jax
 from jax import lax
 
+from stp_jax.models.layers.context import held
 from stp_jax.typing import Array
 
 _AXES: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar('axes', default=())
 
 
-@contextlib.contextmanager
-def devices_on(axes: tuple[str, ...]):
+def devices_on(axes: tuple[str, ...]) -> contextlib.AbstractContextManager[None]:
   """While this is traced, a batch is the part of one device along the mesh axes `axes`."""
-  token = _AXES.set(axes)
-  try:
-    yield
-  finally:
-    _AXES.reset(token)
+  return held(_AXES, axes)
 
 
 def mean(x: Array) -> Array:

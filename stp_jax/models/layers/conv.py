@@ -11,13 +11,14 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from stp_jax.models.layers.context import held
 from stp_jax.models.layers.periodic import extended, is_periodic
 from stp_jax.typing import Array
 
@@ -26,19 +27,14 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _METHOD = contextvars.ContextVar('convolution method', default='auto')
 
 
-@contextlib.contextmanager
-def convolution_method(name: str) -> Iterator[None]:
+def convolution_method(name: str) -> contextlib.AbstractContextManager[None]:
   """Within it, convolutions are traced as 'native' or 'rewritten' ones; 'auto' asks the platform.
 
   For counting operations, for exporting to another platform, and for tests.
   """
   if name not in ('auto', 'native', 'rewritten'):
     raise ValueError(f'convolution method {name!r}: auto, native or rewritten')
-  token = _METHOD.set(name)
-  try:
-    yield
-  finally:
-    _METHOD.reset(token)
+  return held(_METHOD, name)
 
 
 def use_native() -> bool:

@@ -8,23 +8,18 @@ edges and windows of attention do as they always do.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
 
 import jax.numpy as jnp
 
+from stp_jax.models.layers.context import held
 from stp_jax.typing import Array
 
 _ON = contextvars.ContextVar('periodic columns', default=False)
 
 
-@contextlib.contextmanager
-def periodic_columns(on: bool = True) -> Iterator[None]:
+def periodic_columns(on: bool = True) -> contextlib.AbstractContextManager[None]:
   """Within it, convolutions read columns beyond one edge from the other; decided at tracing."""
-  token = _ON.set(on)
-  try:
-    yield
-  finally:
-    _ON.reset(token)
+  return held(_ON, on)
 
 
 def is_periodic() -> bool:

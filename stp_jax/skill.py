@@ -99,12 +99,8 @@ def _forecasts(predictors, members: int, task, fitted):
 def _batches(
     found, spec, data, t_in, limit, other) -> Iterator[tuple[dict, np.ndarray, np.ndarray]]:
   """Evaluation batches, their windows' times `[B, T]`, and which rows count."""
-  where = [(s, j) for s in found for j in range(len(s))]
-  if limit and limit < len(where):
-    where = [where[k] for k in np.linspace(0, len(where) - 1, limit).round().astype(int)]
   for batch in pipeline.eval_batches(found, spec, data, t_in, limit, other=other):
-    rows = np.minimum(batch['index'], len(where) - 1)
-    times = np.stack([where[r][0].times(where[r][1]) for r in rows])
+    times = np.stack([found[i].times(j) for i, j in batch['window'].tolist()])
     yield batch, times, batch['mask'] > 0
 
 

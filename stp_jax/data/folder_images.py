@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax.data import folder_clips as clips
-from stp_jax.data import resize
+from stp_jax.data import resize, video_file
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
 
@@ -150,24 +150,13 @@ def _read_ffmpeg(path, channels, start, stop) -> Iterator[np.ndarray | BadFrame]
     frames.close()
 
 
-def _reader():
-  """'av' or 'imageio_ffmpeg', whichever is installed."""
-  for name in ('av', 'imageio_ffmpeg'):
-    try:
-      __import__(name)
-      return name
-    except ImportError:
-      pass
-  raise StoreError('reading videos needs PyAV: pip install "stp_jax[video]" (or imageio-ffmpeg)')
-
-
 def _describe(path: pathlib.Path) -> tuple[int, tuple[int, int], float]:
   """Frames, (H, W) and frames per second of a video."""
   if path.suffix.lower() == '.gif':
     with resize.pillow().open(path) as image:
       milliseconds = image.info.get('duration', 0)
       return image.n_frames, (image.height, image.width), 1000 / milliseconds if milliseconds else 0
-  if _reader() == 'av':
+  if video_file.library() == 'av':
     import av
     with av.open(str(path)) as container:
       stream = container.streams.video[0]
@@ -196,7 +185,7 @@ def videos(base: pathlib.Path, paths: Sequence[pathlib.Path], channels: int, bad
     except (*_ERRORS, IndexError, RuntimeError) as error:
       bad(_bad(path, error), name)
       continue
-    read = _read_gif if gif else _read_av if _reader() == 'av' else _read_ffmpeg
+    read = _read_gif if gif else _read_av if video_file.library() == 'av' else _read_ffmpeg
     found.sizes.setdefault(size, str(path))
     rates.add(round(rate, 3))
     made.append(Clip(name, length, (*size, channels), 'uint8',

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
+from stp_jax import files
 from stp_jax.data.clip_store import StoreError
 
 # DEFLATE packs zeros 1030 to 1; what claims more is no such stream. Other packings of zip and tar
@@ -84,13 +85,9 @@ def unpack_zip(path: pathlib.Path, folder: pathlib.Path) -> None:
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: pathlib.Path) -> None:
   target.parent.mkdir(parents=True, exist_ok=True)
-  temporary = target.with_name(target.name + '.part')
-  try:
-    with archive.open(member) as source, temporary.open('wb') as sink:
-      shutil.copyfileobj(source, sink, 1 << 20)
-    temporary.replace(target)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with (files.whole(target) as partial, archive.open(member) as source,
+        partial.open('wb') as sink):
+    shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def unpack_tar(path: pathlib.Path, folder: pathlib.Path) -> None:

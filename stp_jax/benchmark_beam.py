@@ -19,15 +19,21 @@ from stp_jax.data import datasets
 from stp_jax.measure import multiply_adds, peak_mib, program_mib, seconds_per_call, temporary_mib
 
 PUBLISHED = 14300  # training samples of upstream's default split
+SIZE = 256  # pixels of a sensor's side there
 
 
-def task_of(config) -> tuple[Any, int]:
-  """The task, and how many training samples its stores have; nothing is read but headers."""
+def task_of(config, size: int = 0) -> tuple[Any, int]:
+  """The task, and how many training samples its stores have; nothing is read but headers.
+
+  Args:
+    size: pixels of a sensor's side where no store is named; 0 = as the config's scenes have.
+  """
   if config.data.stores:
     stores = datasets.open_stores(config)
     task = tasks.build(config, tasks.find(config.task.name).data_spec(config, stores))
     return task, sum(map(len, task.sources(stores, config.data.train_splits)))
-  size = config.data.dataset_options.get('size', 256) if config.data.dataset else 256
+  scenes = config.data.dataset_options if config.data.dataset else {}
+  size = size or scenes.get('size', SIZE)
   spec = beam.data_spec((size, size), config.data.t_in, config.data.t_out)
   return tasks.build(config, spec), PUBLISHED
 
@@ -41,9 +47,10 @@ def row(config, rounds: int = 3, batch: int = 0) -> dict[str, Any]:
   task, samples = task_of(config)
   size = batch or config.data.batch_size
   rng = np.random.default_rng(0)
-  draw = lambda x: jnp.asarray(rng.integers(0, 200, (size, *x.shape[1:])).astype(x.dtype))
-  example = {k: draw(x) for k, x in task.example().items()}
-  example['beam'] = jnp.asarray(rng.integers(0, task.network.beams, (size, task.t_out), np.int32))
+  shapes = task.batch_shapes(size)
+  top = lambda name: task.network.beams if name == 'beam' else 200
+  example = {k: jnp.asarray(rng.integers(0, top(k), x.shape).astype(x.dtype))
+             for k, x in shapes.items()}
   tx, schedule = optimizers.make(config.optimizer, 1000, 100, task.label)
   mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
   state = jax.jit(train.make_init(task, tx, config.optimizer.ema_decay > 0, 0))()

@@ -19,28 +19,37 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from tqdm import tqdm
 
-from stp_jax import benchmark_table, optimizers, sharding, train
+from stp_jax import benchmark_beam, benchmark_table, optimizers, sharding, tasks, train
 from stp_jax import config as configs
-from stp_jax.tasks import forecast
 
 MIB = 2 ** 20
 
 
 def published() -> dict[str, str]:
-  """Label -> config file and words of every forecast configuration with `scale=paper`.
+  """Label -> config file and words of every configuration with `scale=paper`.
 
-  The Channel Mixer Layer's table, GS2PM's sizes, every video model on Moving MNIST, and the
-  default models of the other files.
+  The Channel Mixer Layer's table, GS2PM's sizes, every video model on Moving MNIST, beam prediction
+  with and without rebuilding, and the default models of the other files.
   """
   tables = {k: v for table in benchmark_table.TABLES.values() for k, v in table.items()}
   folder = pathlib.Path(benchmark_table.__file__).parents[1] / 'configs'
   video = configs.module(folder / 'video.py')
   tables |= {f'video {m}': f'{folder}/video.py:model={m},scale=paper'
              for m in dict.fromkeys((*video.MODELS, *video.encoders.PRESETS))}
+  beams = {'mambafusion': 'model=mambafusion', 'mambafusion 20to5': 'window=20to5',
+           'transfuser': 'model=transfuser', 'rebuild': 'stage=rebuild,init_from=RUN'}
+  tables |= {f'beam {n}': f'{folder}/beam_fusion.py:{words},scale=paper'
+             for n, words in beams.items()}
   return tables | {n: f'{folder}/{n}.py:scale=paper' for n in ('nowcast', 'weather', 'course')}
+
+
+def _task_of(config) -> Any:
+  """The config's task on shapes of its data, or of what was published where it names none."""
+  if tasks.kind(config.task.name) in ('beam', 'rebuild'):
+    return benchmark_beam.task_of(config, benchmark_beam.SIZE)[0]
+  return benchmark_table.task_of(config)
 
 
 def row(label: str, path: str, devices: int, compiled: bool) -> dict[str, Any]:
@@ -51,9 +60,7 @@ def row(label: str, path: str, devices: int, compiled: bool) -> dict[str, Any]:
     compiled, arguments_mib, temporary_mib, peak_mib; all per device.
   """
   config = configs.load(path)
-  task = benchmark_table.task_of(config)
-  if not isinstance(task, forecast.Forecast):
-    raise ValueError(f'{path}: --plan knows forecast and masked tasks, not {config.task.name}')
+  task = _task_of(config)
   size = -(-config.data.batch_size // devices) * devices
   mesh = sharding.make_mesh(1, devices, devices=jax.devices()[:devices])
   tx, schedule = optimizers.make(config.optimizer, 1000, 100, task.label)
@@ -61,10 +68,7 @@ def row(label: str, path: str, devices: int, compiled: bool) -> dict[str, Any]:
   where = sharding.state_shardings(mesh, shapes)
   held = lambda name: sharding.bytes_per_device(
       getattr(shapes, name), getattr(where, name)) / MIB
-  lead = size, task.length
-  batch = dict(frames=jax.ShapeDtypeStruct((*lead, *task.spec.shape), task.spec.dtype))
-  if task.spec.columns:
-    batch['forcings'] = jax.ShapeDtypeStruct((*lead, len(task.spec.columns)), jnp.float32)
+  batch = task.batch_shapes(size)
   result = dict(
       config=label, devices=devices, batch=size,
       parameters=sum(x.size for x in jax.tree.leaves(shapes.params)),
@@ -74,7 +78,7 @@ def row(label: str, path: str, devices: int, compiled: bool) -> dict[str, Any]:
                       / devices / MIB, 3))
   if not compiled:
     return result
-  if task.needs_climatology:
+  if config.model.anchor == 'climatology':
     raise ValueError(f'{path}: anchor=climatology reads tables of the data; --plan reads none')
   split = sharding.batch_sharding(mesh)
   step = jax.jit(
@@ -119,7 +123,7 @@ def run(named: Sequence[str], devices: Sequence[int], compiled: bool, as_json: b
   """Prints a table or JSON, and returns it.
 
   Raises:
-    ValueError: some configuration that is no forecast; at the end, when all others are printed.
+    ValueError: some configuration failed; at the end, when all others are printed.
   """
   jobs = [(n, n) for n in named] or list(published().items())
   found, failed, names = [], [], []

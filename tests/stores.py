@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from stp_jax.data import train_batches
 from stp_jax.data.clip_store import ClipStore, Forcing, Stream
 from stp_jax.data.clip_writer import StoreWriter
 
@@ -59,3 +60,14 @@ def make(path, *, days=(6, 4, 4), size=16, splits=('train', 'validation', 'test'
                forcings=values, known=known, delay=delay)
     begin = times[-1].astype('datetime64[D]').astype('datetime64[m]') + np.timedelta64(11, 'D')
   return writer.finish()
+
+
+def check_batch_shapes(task, stores) -> None:
+  """What a task says of a training batch is what its loader delivers."""
+  data = task.config.data
+  found = task.sources(stores, data.train_splits, data.stride)
+  batch = next(train_batches.train_iterator(found, task.spec, data, data.t_in, 0))
+  told = task.batch_shapes(data.batch_size)
+  assert told.keys() <= batch.keys()
+  for name, shape in told.items():
+    assert (batch[name].shape, batch[name].dtype) == (shape.shape, shape.dtype), name

@@ -156,16 +156,18 @@ def test_a_batch_that_does_not_divide_is_one_line(store, tmp_path):
     train.train(config, tmp_path)
 
 
-def test_the_plan_holds_what_the_rule_says(capsys):
+@pytest.mark.parametrize('name', [
+    'configs/iono_mixer.py:model=convlstm,scale=paper', 'configs/beam_fusion.py:scale=paper'])
+def test_the_plan_holds_what_the_rule_says(name, capsys):
   from stp_jax import benchmark
-  name = 'configs/iono_mixer.py:model=convlstm,scale=paper'
   found = benchmark.main(['--plan=state', f'--config={name}', '--devices=1,8', '--json'])['plan']
   assert [r['devices'] for r in found] == [1, 8] and found[0]['parameters'] > 10 ** 6
   assert found[0]['state_mib'] / 8 <= found[1]['state_mib'] < found[0]['state_mib'] / 7.5
   assert found[0]['optimizer_mib'] == pytest.approx(2 * found[0]['params_mib'], rel=1e-3)
   published = benchmark_plan.published()
   assert {'simvp mix 9', 'large', 'video crevnet', 'video trajgru', 'nowcast', 'weather',
-          'course', *(f'video {m}' for m in _video_models())} <= set(published)
+          'course', 'beam transfuser', 'beam rebuild',
+          *(f'video {m}' for m in _video_models())} <= set(published)
   assert all(w.endswith('scale=paper') for n, w in published.items() if '/gs2pm.py' not in w)
   capsys.readouterr()
 

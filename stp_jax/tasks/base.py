@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from stp_jax.data import clip_store, pipeline
 from stp_jax.data import spec as data_spec
@@ -48,6 +49,14 @@ class Task:
       ValueError: no example in any store.
     """
     return pipeline.sources(stores, self.spec, splits, self.length, stride)
+
+  def batch_shapes(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a training batch of `size` examples, to compile a step without data."""
+    spec, lead = self.spec, (size, self.length)
+    shapes = dict(frames=jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype))
+    if spec.columns:
+      shapes['forcings'] = jax.ShapeDtypeStruct((*lead, len(spec.columns)), np.float32)
+    return shapes
 
   def check_splits(self, stores: Sequence[clip_store.ClipStore]) -> None:
     """StoreError if a training clip shares time, or a source without clock, with another split."""

@@ -72,6 +72,11 @@ class Beam(base.Task):
       found['gps'] = np.ones((1, 2, 2), np.float32)
     return dict(found, scenario=np.zeros(1, np.int32))
 
+  def batch_shapes(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    shapes = {k: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+              for k, x in self.example().items()}
+    return dict(shapes, beam=jax.ShapeDtypeStruct((size, self.t_out), np.int32))
+
   def physical(self, batch: Batch) -> dict[str, Array]:
     """What the network reads of a raw batch, see `beam_inputs.physical`."""
     return beam_inputs.physical(batch, self.spec.streams, self.options.gps)

@@ -16,7 +16,7 @@ from stp_jax.data import beam_windows, pipeline
 from stp_jax.data.spec import DataSpec
 from stp_jax.models.beam.inputs import MODALITIES, normalize_image
 from stp_jax.tasks import beam_augment, beam_inputs
-from tests import beam_stores
+from tests import beam_stores, stores
 
 
 @pytest.fixture(scope='module')
@@ -45,6 +45,7 @@ def test_a_sample_is_its_window_and_its_labels(store):
   assert item['beam'] == store.frames(0, 4, 1, 'beam').reshape(-1)
   assert item['gps'].shape == (2, 2) and item['scenario'] == 31 and item['row'] == 4
   assert DataSpec.from_json(task.spec.to_json()).streams == task.spec.streams
+  stores.check_batch_shapes(task, [store])
 
 
 def test_what_is_lost_is_zero_or_noise_after_the_normalisation(store):
@@ -126,9 +127,7 @@ def test_every_word_traces_through_the_training_step(words):
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   step = train.make_train_step(task, tx, schedule, 0.9, mesh)
   state = jax.eval_shape(train.make_init(task, tx, True, 0))
-  batch = {k: np.repeat(v, 4, 0) for k, v in task.example().items()}
-  batch['beam'] = np.zeros((4, config.data.t_out), np.int32)
-  after, metrics = jax.eval_shape(lambda s, b: step(s, b, 0), state, batch)
+  after, metrics = jax.eval_shape(lambda s, b: step(s, b, 0), state, task.batch_shapes(4))
   assert jax.tree.structure(after) == jax.tree.structure(state) and metrics['loss'].shape == ()
 
 

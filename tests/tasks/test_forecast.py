@@ -65,6 +65,10 @@ def test_area_weights_by_hand(store, monkeypatch):
     np.testing.assert_allclose(task.frame_loss({}, batch), value / 200 ** 2, rtol=1e-4)
 
 
+def test_a_batch_has_the_shapes_that_are_told(store):
+  stores.check_batch_shapes(_flat(store, 'model=simvp')[0], [store])
+
+
 def test_all_options_at_once(tmp_path):
   """Sun's frame, wrapped convolutions, magnetic latitude, area weights: a loss and its gradient."""
   store = stores.make(tmp_path / 's', size=18)

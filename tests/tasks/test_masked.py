@@ -9,7 +9,7 @@ import pytest
 
 from stp_jax import checkpoint, evaluate, predict, sharding, tasks, train
 from stp_jax import config as config_files
-from stp_jax.data import synthetic
+from stp_jax.data import datasets, synthetic
 from stp_jax.data.clip_store import ClipStore
 from tests import stores
 
@@ -57,6 +57,13 @@ def test_pretraining_learns_both_branches(pretrained):
     np.testing.assert_allclose(
         row['loss'], row['term/prediction'] + row['term/reconstruction'], rtol=1e-5)
   assert len(rows) == 2
+
+
+def test_a_batch_has_the_shapes_that_are_told(domains):
+  config = config_of('', domains)
+  opened = datasets.open_stores(config)
+  stores.check_batch_shapes(
+      tasks.build(config, tasks.find('masked').data_spec(config, opened)), opened)
 
 
 def test_the_prompt_alone_learns(pretrained, domains, tmp_path):

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 
+from stp_jax import sharding
 from stp_jax.data import train_batches
 from stp_jax.state import TrainState
 from stp_jax.typing import Batch
@@ -86,12 +88,22 @@ def first_bad_module(task, state: TrainState, batch: Batch, step: int, stage: in
   return f'the batch or its loss (every output and gradient is finite now{more})'
 
 
+def _on_one_device(state: TrainState) -> TrainState:
+  """The whole state on the first device of this process, wherever its parts are."""
+  if jax.process_count() == 1:
+    return jax.device_put(state, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+  mesh = jax.tree.leaves(state)[0].sharding.mesh
+  whole = jax.jit(lambda s: s, out_shardings=sharding.replicated(mesh))(state)
+  return jax.tree.map(lambda x: x.addressable_data(0), whole)
+
+
 def report(task, state: TrainState, found, config, skipped: Skipped,
            *, done: int, position: int, batches: Callable) -> NonFiniteError:
   """The error of a run that skipped too much: step, samples, module.
 
   Args:
-    state: the run's, wherever it lives. found: sources of the training samples.
+    state: the run's, wherever it lives; all processes call this.
+    found: sources of the training samples.
     done, position: steps and samples taken so far. batches: makes an iterator over whole batches.
   """
   step = skipped.steps[-1] if skipped.steps else done
@@ -99,14 +111,14 @@ def report(task, state: TrainState, found, config, skipped: Skipped,
   ids = train_batches.sample_ids(found, config.data, config.seed, position)
   names = [train_batches.sample_name(found[i], j) for i, j in ids]
   shown = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
+  # Every process searches for itself: one that waited would be taken for a dead one, one that ended
+  # would take the others with it.
+  with contextlib.closing(batches()) as iterator:
+    iterator.seek(position)
+    batch = next(iterator)
+  module = first_bad_module(task, _on_one_device(state), batch, step - 1, task.stage(step - 1))
   if jax.process_count() > 1:
-    module = 'not looked for on several processes; run the same command on one'
-  else:
-    with contextlib.closing(batches()) as iterator:
-      iterator.seek(position)
-      batch = next(iterator)
-    host = jax.device_put(state, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-    module = first_bad_module(task, host, batch, step - 1, task.stage(step - 1))
+    multihost_utils.sync_global_devices('trouble')
   listed = ' '.join(map(str, skipped.steps[-5:] or [step]))
   return NonFiniteError(
       f'step {step}: {int(skipped.count)} steps were not finite, more than max_skipped='

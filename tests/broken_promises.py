@@ -61,6 +61,8 @@ BREAKS = dict(
     module=('stp_jax/trouble.py', 'not found and _finite((args, kwargs)) and not _finite(result)',
             'False', 'tests/test_reliability.py::'
             'test_a_module_that_overflows_is_named_with_step_and_samples'),
+    gathered=('stp_jax/trouble.py', 'x.addressable_data(0), whole)', 'x, state)',
+              'tests/test_processes.py::test_a_bad_module_is_named_on_several_processes'),
     watchdog=('stp_jax/hooks.py', 'faulthandler.dump_traceback_later(', '(lambda *a, **k: None)(',
               'tests/test_reliability.py::test_a_watchdog_dumps_every_stack'),
     orphans=('stp_jax/data/orphans.py', '    os._exit(1)', '    pass',

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import random
+import re
 import signal
 import time
 
@@ -245,3 +246,19 @@ def test_any_topology_continues_any_other(store, tmp_path):
   same(rows(tmp_path / 'whole', 'loss'), rows(tmp_path / 'cut', 'loss'), 1e-5)
   np.testing.assert_allclose(
       numbers(scores(tmp_path / 'whole')), numbers(scores(tmp_path / 'cut')), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.soak
+def test_a_bad_module_is_named_on_several_processes(store, tmp_path):
+  """A learning rate that throws parameters to 1e37: the same sentence from one and two processes,
+  whose parameters are sharded over both."""
+  told = []
+  for count in (1, 2):
+    with processes.main(
+        arguments(store, tmp_path / f'run{count}', 8, '--config.optimizer.learning_rate=1e38',
+                  '--config.max_skipped=0', '--config.mesh.data=1', '--config.mesh.fsdp=4'),
+        tmp_path / f'logs{count}', count, 4 // count) as group:
+      assert all(c == 1 for c in group.wait()), group.text()
+    told.append(re.findall(r'step \d+: 1 steps were not finite.*', group.logs[0].read_text())[0])
+  assert told[0] == told[1]
+  assert re.search(r'samples of step \d+: s clip 0 .*first bad module: \w+/\w+', told[0]), told

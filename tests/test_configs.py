@@ -33,11 +33,7 @@ def build(words):
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   step = train.make_train_step(task, tx, schedule, config.optimizer.ema_decay, mesh)
   state = jax.eval_shape(train.make_init(task, tx, config.optimizer.ema_decay > 0, 0))
-  lead = config.data.batch_size, task.length
-  batch = dict(
-      frames=jax.ShapeDtypeStruct((*lead, *task.spec.shape), jnp.dtype(task.spec.dtype)),
-      forcings=jax.ShapeDtypeStruct((*lead, len(task.spec.columns)), jnp.float32))
-  return task, step, state, batch
+  return task, step, state, task.batch_shapes(config.data.batch_size)
 
 
 def check(words):

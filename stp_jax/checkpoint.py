@@ -134,6 +134,10 @@ def read_info(folder: pathlib.Path) -> dict[str, Any]:
     raise CheckpointError(f'{folder / "info"}: unreadable ({error})') from error
 
 
+def _reason(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def restore(
     checkpoints: ocp.CheckpointManager, step: int, shapes: TrainState, shardings: TrainState,
     iterator, batch_size: int = 0,
@@ -159,10 +163,10 @@ def restore(
                train=ocp.args.StandardRestore(_train_item(target)))
   try:
     found = checkpoints.restore(step, args=ocp.args.Composite(**items))
-  except (ValueError, KeyError) as error:
-    reason = str(error).strip().splitlines()[0][:300]
+  except Exception as error:  # Orbax passes on what TensorStore raises, of no class of its own
     raise CheckpointError(
-        f'{path}: does not restore with this config ({reason}); use another --workdir') from error
+        f'{path}: does not restore with this config ({_reason(error)}); use another --workdir, or '
+        'move that folder away to go on from the step before') from error
   if iterator is not None:
     # A run that another system began has no position in our data: it starts at the first sample.
     older = step * batch_size if (path / 'data').is_dir() else 0
@@ -217,13 +221,22 @@ def load(run, *, raw: bool = False, step: int | str | None = None) -> Loaded:
       raise CheckpointError(f'{run}/checkpoints: no whole checkpoint; train or convert first')
   with manager(run) as checkpoints:
     step = _chosen(run, checkpoints, step, newest)
+    if step != newest and (problem := checkpoint_health.damage(run, step)):
+      raise CheckpointError(f'{run}: checkpoint {step} is damaged: {problem}; choose another step')
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device),
         item_metadata(checkpoints, step, 'model'))
     items = dict(model=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
-    found = checkpoints.restore(step, args=ocp.args.Composite(**items))
+    try:
+      found = checkpoints.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+      raise CheckpointError(f'{run}: checkpoint {step} cannot be read ({_reason(error)}); choose '
+                            'another step') from error
   model, info = found['model'], found['info']
+  if lacking := [k for k in ('config', 'spec') if not isinstance(info.get(k), dict)]:
+    raise CheckpointError(f'{run}: checkpoint {step} has no {" ".join(lacking)} in its info; '
+                          'choose another step')
   params = model['params'] if raw or 'ema' not in model else model['ema']
   return Loaded(
       config=config_files.complete(

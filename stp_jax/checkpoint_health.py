@@ -44,14 +44,17 @@ def seal(workdir, step: int) -> None:
 
 
 def damage(workdir, step: int) -> str:
-  """What is wrong with a step: '' where nothing is found. Reads all of it once."""
+  """What is wrong with a step: '' where nothing is found. Reads all of it once.
+
+  A step without a seal, whose process ended in between, is read through for bytes that lack.
+  """
   folder, path = pathlib.Path(workdir) / 'checkpoints' / str(step), _seal_file(workdir, step)
   try:
     sealed = json.loads(path.read_text())
     told = {str(k): (int(size), int(check)) for k, (size, check) in sealed.items()}
   except FileNotFoundError:
     told = {}  # the process ended before it was sealed, or an older run wrote it
-  except (ValueError, TypeError, AttributeError):
+  except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
     told = {}  # the seal itself is cut short: the files may well be whole
   for name, (size, check) in told.items():
     file = folder / name
@@ -61,11 +64,31 @@ def damage(workdir, step: int) -> str:
       return f'{file} has {file.stat().st_size} bytes, not {size}'
     if files.checksum(file) != check:
       return f'{file} was changed (its checksum differs)'
-  for name in ('model/_METADATA', '_CHECKPOINT_METADATA'):
+  for name in ('model/_METADATA', '_CHECKPOINT_METADATA', 'info/metadata'):
     try:
-      json.loads((folder / name).read_text())
-    except (OSError, ValueError) as error:
+      if not isinstance(json.loads((folder / name).read_text()), dict):
+        return f'{folder / name} is no JSON object'
+    except (OSError, ValueError, RecursionError) as error:
       return f'{folder / name} is unreadable ({str(error)[:80]})'
+  return '' if told else _unreadable(folder)
+
+
+def _unreadable(folder: pathlib.Path) -> str:
+  """The first item of a step without a seal whose bytes are not all there; '' if all are.
+
+  A value that was changed and not cut passes.
+  """
+  import tensorstore as ts
+  for manifest in sorted(folder.glob('*/manifest.ocdbt')):
+    try:
+      store = ts.KvStore.open(
+          dict(driver='ocdbt', base=f'file://{manifest.parent.resolve()}/')).result()
+      keys = store.list().result()
+      for begin in range(0, len(keys), 32):  # some at a time: a model may exceed the memory
+        for value in [store.read(key) for key in keys[begin:begin + 32]]:
+          value.result()
+    except Exception as error:  # tensorstore raises ValueError, OSError and Exception itself
+      return f'{manifest.parent} is unreadable ({" ".join(str(error).split())[:120]})'
   return ''
 
 

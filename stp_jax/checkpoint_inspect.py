@@ -43,7 +43,7 @@ def read(run, step: int | None = None, verify: bool = True) -> dict[str, Any]:
   state = {s: checkpoint_health.damage(run, s) if verify else '' for s in there}
   whole = [s for s in there if not state[s]]
   shown = step if step is not None else (whole or [None])[-1]
-  result = dict(run=str(run), steps=[dict(
+  result = dict(run=str(run), verified=verify, steps=[dict(
       step=s, bytes=sum(p.stat().st_size for p in (run / 'checkpoints' / str(s)).rglob('*')
                         if p.is_file()), damage=state[s]) for s in there])
   if shown is None:
@@ -65,7 +65,8 @@ def text(found: dict[str, Any], arrays: bool) -> str:
   """The lines that `inspect` prints."""
   lines = [f'{found["run"]}: {len(found["steps"])} checkpoint(s)']
   for s in found['steps']:
-    state = f'DAMAGED: {s["damage"]}' if s['damage'] else 'whole'
+    state = ('not verified' if not found['verified'] else
+             f'DAMAGED: {s["damage"]}' if s['damage'] else 'whole')
     lines.append(f'  step {s["step"]:>8}  {s["bytes"] / 2 ** 20:10.2f} MiB  {state}')
   if 'step' not in found:
     return '\n'.join([*lines, 'no whole checkpoint'])

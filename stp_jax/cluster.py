@@ -1,15 +1,18 @@
-"""Processes of one run: joined by SLURM's variables, on TPU pods, or by explicit flags.
+"""Processes of one run: joined by a launcher's variables, on TPU pods, or by explicit flags.
 
 `join` must be called before anything asks jax for its devices. One process is no cluster: on a
 laptop, or inside an allocation but outside `srun`, nothing is joined.
 """
 
+import contextlib
 import os
 import pathlib
 import re
 import signal
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -65,6 +68,20 @@ def slurm(environment: Mapping[str, str]) -> Place | None:
   return Place(f'{first_host(environment["SLURM_STEP_NODELIST"])}:{port}', count, process, share)
 
 
+def xpk(environment: Mapping[str, str]) -> Place | None:
+  """The place of a GPU node that xpk names, or None where it named none, or one node."""
+  names = 'JAX_COORDINATOR_ADDRESS', 'JAX_COORDINATOR_PORT', 'NNODES', 'NODE_RANK'
+  if not all(environment.get(n) for n in names):
+    return None
+  host, port, count, process = (environment[n] for n in names)
+  if not (port + count + process).isdigit():
+    raise ClusterError(f'{" ".join(names[1:])}: {port} {count} {process} are no numbers')
+  if int(count) < 2:
+    return None
+  return explicit(host if host.endswith(f':{port}') else f'{host}:{port}', int(count),
+                  int(process))
+
+
 def explicit(coordinator: str | None, processes: int | None, process: int | None) -> Place | None:
   """The place that flags name, or None where no flag was given.
 
@@ -97,7 +114,7 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
 
   Args:
     coordinator, processes, process: explicit place, all or none. kind: one of KINDS; auto: the
-      flags, then SLURM, then a TPU pod that the environment names, else alone.
+      flags, then SLURM, nodes of xpk, a TPU pod that the environment names, else alone.
 
   Raises:
     ClusterError: incomplete flags, or `kind` names what is not there.
@@ -109,8 +126,12 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
     place = slurm(os.environ)
     if place is None and kind == 'slurm' and 'SLURM_PROCID' not in os.environ:
       raise ClusterError('--cluster=slurm: no SLURM variables; start the processes by srun')
-  # A process that waits for a dead one ends itself; SLURM's own --kill-on-bad-exit is faster.
-  patience = dict(heartbeat_timeout_seconds=int(os.environ.get('STP_HEARTBEAT_SECONDS', '100')))
+  if place is None and kind == 'auto':
+    place = xpk(os.environ)
+  # A process that waits for a dead one ends itself. At the end of a run all wait for the first,
+  # which draws the report.
+  patience = dict(heartbeat_timeout_seconds=int(os.environ.get('STP_HEARTBEAT_SECONDS', '100')),
+                  shutdown_timeout_seconds=3600)
   if place is not None:
     jax.distributed.initialize(
         place.coordinator, place.processes, place.process, local_device_ids=place.devices,
@@ -118,6 +139,41 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
   elif kind == 'tpu' or (kind == 'auto' and on_tpu_pod(os.environ)):
     jax.distributed.initialize(**patience)  # the hosts are found by the TPU runtime
   return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def leave(code: int) -> None:
+  """Ends this process because it failed, at once, if it is one of several; else does nothing.
+
+  The usual way out waits for the other processes, which may be waiting for this one.
+  """
+  if not jax.distributed.is_initialized():
+    return
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if jax.process_index() == 0:
+    time.sleep(2)  # others that fail in the same way say so before their coordinator is gone
+  os._exit(code)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+  """What may be cut short by SIGTERM, as it is done again after a requeue; leaves with REQUEUE.
+
+  Of several processes each ends by the signal itself, since one may stand in a collective, waiting
+  for another that has gone; jax's coordinator would keep the signal to itself.
+  """
+  def stop(*_):
+    sys.exit(REQUEUE)
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  previous = signal.signal(
+      signal.SIGTERM, signal.SIG_DFL if jax.distributed.is_initialized() else stop)
+  try:
+    yield
+  finally:
+    # None: a handler that was not set from Python.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
 
 
 class StopRequest:

@@ -114,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch_size=args.batch_size, lpips=args.lpips, step=args.step, protocol=args.protocol)
   except (ValueError, OSError) as error:
     print(f'evaluate: {error}', file=sys.stderr)
+    cluster.leave(1)
     return 1
   if jax.process_index() == 0:
     print((out / 'score_card.md').read_text())

@@ -49,6 +49,7 @@ class Watchdog:
     self._seconds = 60 * minutes
 
   def __enter__(self):
+    self.alive()  # the first step may hang too: restoring, connecting devices, reading
     return self
 
   def alive(self) -> None:

@@ -6,6 +6,7 @@ the config files. The same command continues a run that stopped.
 
 import pathlib
 import sys
+import traceback
 
 import jax
 import ml_collections
@@ -41,7 +42,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, evaluation: bo
   train.train(config, workdir)
   if evaluation:
     # Where a best checkpoint is kept, that one is the result.
-    evaluate.evaluate(workdir, step='best' if config.validation.metric else None)
+    with cluster.stoppable():
+      evaluate.evaluate(workdir, step='best' if config.validation.metric else None)
     if jax.process_index() == 0:
       print((workdir / 'report' / 'score_card.md').read_text())
       print(f'report: {workdir / "report"}')
@@ -57,11 +59,17 @@ def main(overrides: dict[str, str]):
         with config.unlocked():
           config.data.stores = tuple(_STORE.value)
       run(config, pathlib.Path(_WORKDIR.value or f'runs/{config.name}'), _EVALUATE.value)
-    except (ValueError, OSError, ImportError, TypeError, train.NonFiniteError) as error:
+    except Exception as error:
       # A wrong keyword of a backbone is the user's; any other TypeError is ours.
-      if isinstance(error, TypeError) and 'unknown field' not in str(error):
+      ours = not isinstance(error, (ValueError, OSError, ImportError, train.NonFiniteError)) and (
+          not isinstance(error, TypeError) or 'unknown field' not in str(error))
+      if not ours:
+        print(f'stp_jax: {error}', file=sys.stderr)
+      elif jax.distributed.is_initialized():
+        traceback.print_exc()
+      cluster.leave(1)
+      if ours:
         raise
-      print(f'stp_jax: {error}', file=sys.stderr)
       sys.exit(1)
   return body
 

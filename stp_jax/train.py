@@ -22,6 +22,7 @@ from stp_jax import (
     checkpoint_health,
     cluster,
     evaluate,
+    files,
     hooks,
     monitor,
     optimizers,
@@ -50,11 +51,18 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
   Raises:
     NonFiniteError: too many steps without a finite loss; names step, samples and module.
     CheckpointError: every checkpoint is damaged, or none can be written.
+    OSError: another process trains in this workdir.
     Preempted: SIGTERM or a preemption notice came; everything is saved.
   """
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   chief = jax.process_index() == 0
+  # Two runs in one folder would each take the other's unfinished checkpoint for a dead one's.
+  with files.only_one(workdir / '.lock') if chief else contextlib.nullcontext():
+    return _train(config, workdir, chief)
+
+
+def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path, chief: bool) -> TrainState:
   say = functools.partial(print, file=sys.stderr, flush=True) if chief else lambda _: None
 
   # Data, and what the model must know of it.
@@ -123,14 +131,15 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
         state = initial_weights(task, state, config.init_from, config.keep_constants)
       watch.check(task, state, stores, mesh)
     if chief:
-      (workdir / 'parameters.txt').write_text(
+      files.write_text(
+          workdir / 'parameters.txt',
           parameter_overview.get_parameter_overview(state.params, include_stats=False) + '\n')
       count = parameter_overview.count_parameters(state.params)
       held = sharding.bytes_per_device(shapes, shardings) / 2 ** 20
       say(f'{workdir}: {count:,} parameters on {mesh.devices.size} device(s), {held:,.1f} MiB of '
           f'state on each, {windows} windows')
-      (workdir / 'config.json').write_text(
-          json.dumps(config.to_dict(), indent=1, default=str) + '\n')
+      files.write_text(workdir / 'config.json',
+                       json.dumps(config.to_dict(), indent=1, default=str) + '\n')
 
     frames = config.data.batch_size * task.length
     def due(step: int, every: int) -> bool:
@@ -179,7 +188,7 @@ def train(config: ml_collections.ConfigDict, workdir) -> TrainState:
           sealer.expect()
         if watch.stopped:
           break
-        if wanted and done < steps:
+        if wanted:  # after the last step too: the evaluation would not end in time
           with checkpoint_health.naming_failures(checkpoints.directory, done):
             checkpoints.wait_until_finished()
           logging.warning('stopped at step %d, saved; run the same command to continue', done)

@@ -1,9 +1,12 @@
 """Where numbers go: `metrics.jsonl` always, TensorBoard when tensorboardX is installed."""
 
+import contextlib
 import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping
+
+from stp_jax import files
 
 
 class Writer:
@@ -20,13 +23,14 @@ class Writer:
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
     if path.exists():
-      for line in path.read_text().splitlines():
+      for line in path.read_text(errors='replace').splitlines():
         try:
           if json.loads(line)['step'] <= first_step:
             kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (ValueError, KeyError, TypeError):
           continue  # the half line of a killed run
-    path.write_text(''.join(line + '\n' for line in kept))
+    # Whole or not at all: what these steps told is never computed again.
+    files.write_text(path, ''.join(line + '\n' for line in kept))
     self._file = path.open('a')
     if importlib.util.find_spec('tensorboardX'):
       import tensorboardX
@@ -41,8 +45,14 @@ class Writer:
       self._board.add_scalar(name, value, step)
 
   def flush(self) -> None:
+    """Hands everything to the system.
+
+    Raises:
+      OSError: with the file's name; the disk is full or broken.
+    """
     if self._file:
-      self._file.flush()
+      with files.naming(self._file.name):
+        self._file.flush()
     if self._board:
       self._board.flush()
 
@@ -56,5 +66,7 @@ class Writer:
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
-    self.close()
+  def __exit__(self, kind, *_):
+    # What ended the run is told, not that its last lines could not be written either.
+    with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+      self.close()

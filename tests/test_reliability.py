@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 import jax
 import pytest
 
-from stp_jax import checkpoint, checkpoint_health, checkpoint_inspect, hooks, train
+from stp_jax import checkpoint, checkpoint_health, checkpoint_inspect, hooks, train, writers
 from stp_jax import config as config_files
 from stp_jax.models.recurrent import convlstm
 from tests import processes, stores
@@ -43,7 +44,6 @@ def trained(store, tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-  import shutil
   shutil.copytree(trained, tmp_path / 'run')
   return tmp_path / 'run'
 
@@ -87,6 +87,79 @@ def test_every_file_of_a_checkpoint_is_watched(run):
       assert str(path) in checkpoint_health.damage(run, 4)
       path.write_bytes(whole)
   assert checkpoint_health.damage(run, 4) == ''
+
+
+def _largest(run, step, item):
+  return max((p for p in (run / 'checkpoints' / str(step) / item).rglob('*') if p.is_file()),
+             key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize('item', ['train', 'model'])
+def test_a_step_without_a_seal_is_read_through(store, trained, run, item, capsys):
+  """Killed before the checksums were written: what lacks bytes is found all the same."""
+  (run / 'checksums' / '4.json').unlink()
+  assert checkpoint_health.damage(run, 4) == ''
+  _truncate(_largest(run, 4, item))
+  assert f'/{item} is unreadable' in checkpoint_health.damage(run, 4)
+  train.train(make_config(store), run)
+  assert 'continuing from step 2' in capsys.readouterr().err
+  assert losses(run) == losses(trained)
+
+
+@pytest.mark.parametrize('seal', ['', '[]', '{"a": [Infinity, 1]}', '[' * 100_000, '{"a": 1}'])
+def test_a_damaged_seal_is_no_damage(run, seal):
+  (run / 'checksums' / '4.json').write_text(seal)
+  assert checkpoint_health.damage(run, 4) == ''
+
+
+def test_a_step_asked_for_is_checked_too(run):
+  _flip(_largest(run, 2, 'model'))
+  with pytest.raises(checkpoint.CheckpointError, match=r'checkpoint 2 is damaged: .* was changed'):
+    checkpoint.load(run, step=2)
+  assert checkpoint.load(run).step == 4
+
+
+@pytest.mark.parametrize('text, message', [
+    ('[]', 'no whole checkpoint'), ('{"config": {}}', 'no spec in its info')])
+def test_a_step_that_does_not_know_its_data_is_one_line(run, text, message):
+  shutil.rmtree(run / 'checkpoints' / '2')
+  (run / 'checksums' / '4.json').unlink()
+  (run / 'checkpoints' / '4' / 'info' / 'metadata').write_text(text)
+  with pytest.raises(checkpoint.CheckpointError, match=message):
+    checkpoint.load(run)
+
+
+def test_one_run_at_a_time_writes_a_folder(store, run):
+  code = ('import fcntl, sys\nfile = open(sys.argv[1], "a")\nfcntl.lockf(file, fcntl.LOCK_EX)\n'
+          'print("held", flush=True)\nsys.stdin.read()')
+  with subprocess.Popen([sys.executable, '-c', code, str(run / '.lock')], text=True,
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    assert other.stdout.readline() == 'held\n'
+    with pytest.raises(OSError, match=r'\.lock: held by another process'):
+      train.train(make_config(store), run)
+    other.kill()  # the lock dies with its holder
+  train.train(make_config(store), run)
+
+
+def test_a_full_disk_at_the_start_keeps_the_metrics(tmp_path):
+  """The history of a run is never computed again: it is replaced whole or not at all."""
+  path = tmp_path / 'metrics.jsonl'
+  lines = [json.dumps(dict(step=k, loss=0.5)) for k in range(3000)]
+  odd = ['5', 'null', '[]', '{"step": null}', '{"step": "3"}', '{"loss": 1}', '{"step": 7, "lo']
+  path.write_bytes('\n'.join([*lines, *odd]).encode() + b'\xff\n')
+  whole = path.read_bytes()
+  code = ('import resource, signal, sys\nfrom stp_jax import writers\n'
+          'resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n'
+          'try:\n  writers.Writer(sys.argv[1], 5000)\n'
+          'except OSError as error:\n  sys.exit(str(error))')
+  done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=processes.ROOT, text=True,
+                        capture_output=True, env=processes.environment(1), timeout=100)
+  assert done.returncode == 1 and path.read_bytes() == whole
+  assert str(path) in done.stderr and 'make room' in done.stderr
+  assert len(done.stderr.splitlines()) == 1 and os.listdir(tmp_path) == ['metrics.jsonl']
+  with writers.Writer(tmp_path, 2990) as writer:
+    writer.write(2991, dict(loss=1.0))
+  assert path.read_text().splitlines() == [*lines[:2991], '{"step": 2991, "loss": 1.0}']
 
 
 def test_evaluation_reads_the_whole_one_and_changes_nothing(run, capsys):
@@ -187,6 +260,10 @@ def test_a_watchdog_dumps_every_stack(tmp_path):
     def stuck_loader():
       time.sleep(60)
     threading.Thread(target=stuck_loader, daemon=True).start()
+    with hooks.Watchdog(0.5 / 60):
+      def stuck_before_the_first_step():
+        time.sleep(1)
+      stuck_before_the_first_step()
     with hooks.Watchdog(0.5 / 60) as dog:
       for _ in range(4):
         dog.alive()
@@ -200,6 +277,7 @@ def test_a_watchdog_dumps_every_stack(tmp_path):
                         cwd=processes.ROOT, env=processes.environment(1))
   assert done.returncode == 0 and 'alive so far' in done.stdout
   assert 'stuck_step' in done.stderr and 'stuck_loader' in done.stderr
+  assert 'stuck_before_the_first_step' in done.stderr
   assert done.stderr.count('Timeout') >= 1
   with hooks.Watchdog(0) as dog:  # off
     dog.alive()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU pod slice: creates it, installs this checkout on every host, runs.
+# Trains on a Cloud TPU pod slice: creates it, installs the committed code on every host, runs.
 set -euo pipefail
 
 usage() {
@@ -17,8 +17,8 @@ Usage: launch/tpu_pod.sh [options] -- ARGUMENTS OF stp_jax.main
   --dry-run        print the commands, call nothing
   --list | --logs | --delete    slices of the zone; the log of host 0; delete the slice
 
-Without --create and --run both are done. A run that was stopped (exit code 75) starts again and
-continues. The environment (STP_NAME, STP_ZONE, STP_TPU_TYPE, STP_TPU_VERSION, STP_WORKDIR) may
+Without --create and --run both are done. A run that was stopped (exit code 75, or
+143 outside of training) starts again and continues. The environment (STP_NAME, STP_ZONE, STP_TPU_TYPE, STP_TPU_VERSION, STP_WORKDIR) may
 give the defaults.
 END
 }
@@ -60,9 +60,13 @@ if [ "$what" != run ]; then
   # What git tracks: neither data nor runs.
   root=$(cd "$(dirname "$0")/.." && pwd)
   archive=${TMPDIR:-/tmp}/stp_jax-$name.tar.gz
+  if [ -n "$(git -C "$root" status --porcelain 2>/dev/null)" ]; then
+    echo 'tpu_pod.sh: the hosts get what is committed; some files here are not (git status)' >&2
+  fi
   call git -C "$root" archive --format=tar.gz --output="$archive" HEAD
   call "${tpu[@]}" scp "$archive" "$name:stp_jax.tar.gz" --zone="$zone" --worker=all
-  each all 'mkdir -p stp_jax && tar -xzf stp_jax.tar.gz -C stp_jax && python3 -m venv stp_jax/venv && stp_jax/venv/bin/pip install -q -e "stp_jax[tpu,iono,plots]"'
+  # The VMs' own Python is older than ours: uv brings one, in the tested versions.
+  each all 'mkdir -p stp_jax && tar -xzf stp_jax.tar.gz -C stp_jax && curl -LsSf https://astral.sh/uv/install.sh | sh && ~/.local/bin/uv venv -q --python 3.11 stp_jax/venv && ~/.local/bin/uv pip install -q --python stp_jax/venv/bin/python -c stp_jax/constraints.txt -e "stp_jax[tpu,iono,plots,data]"'
 fi
 if [ "$what" != create ]; then
   given=0
@@ -77,5 +81,5 @@ if [ "$what" != create ]; then
   if [ "$given" -eq 0 ]; then main+=("--workdir=${workdir:-/SHARED/$name}"); fi
   words=$(show "${main[@]}" "$@")
   # shellcheck disable=SC2016  # $code is the remote shell's
-  each all "cd stp_jax && code=75; while [ \$code -eq 75 ]; do code=0; $words >> train.log 2>&1 || code=\$?; done; exit \$code"
+  each all "cd stp_jax && code=75; while [ \$code -eq 75 ] || [ \$code -eq 143 ]; do code=0; $words >> train.log 2>&1 || code=\$?; done; exit \$code"
 fi

@@ -21,11 +21,11 @@ SCRIPTS = sorted([*LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch')])
 MINE = [LAUNCH / n for n in ('gke_xpk.sh', 'slurm.sbatch', 'tpu_pod.sh')]
 
 
-def call(*command, code=0, **environment):
+def call(*command, code=0, cwd=processes.ROOT, **environment):
   # Nothing of a cluster that this test may itself run on.
   clean = {k: v for k, v in os.environ.items() if not k.startswith(('SLURM_', 'STP_'))}
   done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300,
-                        cwd=processes.ROOT, env=clean | environment)
+                        cwd=cwd, env=clean | environment)
   assert done.returncode == code, done.stdout + done.stderr
   return done.stdout if not code else done.stdout + done.stderr
 
@@ -60,9 +60,18 @@ def test_slurm_submits_what_was_asked():
   first, _, second = out.splitlines()
   assert ('--job-name=a --nodes=3 --ntasks-per-node=4 --output=runs/a.log --gpus-per-node=4 '
           '--time=1-00:00:00') in first
-  assert second == ('srun --kill-on-bad-exit=1 python -m stp_jax.main --config=c.py --workdir=w')
+  assert second == (
+      'srun --kill-on-bad-exit=0 --wait=60 python -m stp_jax.main --config=c.py --workdir=w')
   text = (LAUNCH / 'slurm.sbatch').read_text()
-  assert '#SBATCH --signal=TERM@120\n' in text and '#SBATCH --requeue\n' in text
+  for line in ('signal=TERM@120', 'requeue', 'dependency=singleton'):
+    assert f'#SBATCH --{line}\n' in text
+  out = call(LAUNCH / 'slurm.sbatch', '--dry-run', '--cpus=8', '--mem=200G',
+             '--sbatch=--account=a --qos=b')
+  assert '--cpus-per-task=8 --mem=200G --account=a --qos=b' in out
+  # A shell inside an allocation submits as any other does, and is no job of that name.
+  out = call(LAUNCH / 'slurm.sbatch', '--dry-run', '--nodes=2', SLURM_JOB_ID='9',
+             SLURM_JOB_NAME='interactive')
+  assert out.startswith('sbatch --job-name=stp_jax --nodes=2 ')
   assert 'needs --gpus' in call(LAUNCH / 'slurm.sbatch', '--per=gpu', '--dry-run', code=2)
 
 
@@ -89,6 +98,29 @@ def test_places_under_slurm(environment, place):
   assert cluster.slurm(environment) == place
 
 
+def test_places_of_gpu_nodes_under_xpk():
+  names = 'JAX_COORDINATOR_ADDRESS', 'JAX_COORDINATOR_PORT', 'NNODES', 'NODE_RANK'
+  place = lambda *values: cluster.xpk(dict(zip(names, values)))
+  assert place('h.x', '3389', '2', '1') == place('h.x:3389', '3389', '2', '1')
+  assert place('h.x', '3389', '2', '1') == ('h.x:3389', 2, 1, None)
+  assert place('h.x', '3389', '1', '0') is place('h.x', '3389') is None
+  with pytest.raises(cluster.ClusterError, match='are no numbers'):
+    place('h', 'http', '2', '1')
+
+
+def test_a_command_for_xpk_comes_through_its_yaml():
+  import yaml
+  words = ['--config=configs/x.py:a=1,b', '--workdir=/some where', '--config.steps=3']
+  for more in ([], ['--device=h100-80gb-8', '--slices=2']):
+    out = shlex.split(call(LAUNCH / 'gke_xpk.sh', '--dry-run', *more, '--', *words))
+    command = dict(w[2:].split('=', 1) for w in out if w.startswith('--'))
+    assert command['docker-image'] == f'REGISTRY/stp_jax:{"cuda12" if more else "tpu"}'
+    seen = yaml.safe_load(f'value: "{command["command"]}"')['value']
+    assert shlex.split(seen)[-3:] == words
+  assert '--image=REGISTRY' in call(LAUNCH / 'gke_xpk.sh', '--workdir=w', code=2)
+  assert 'no quotation marks' in call(LAUNCH / 'gke_xpk.sh', '--dry-run', '--', 'a"b', code=2)
+
+
 @pytest.mark.parametrize('given, message', [
     (('h:1', None, None), '--processes --process missing'), (('h:1', 2, 2), 'from 0 to 1'),
     (('h', 2, 0), 'HOST:PORT'), (('h:1', 2, -1), 'from 0 to 1')])
@@ -99,7 +131,7 @@ def test_flags_that_do_not_fit_are_one_line(given, message):
 
 
 SBATCH = '''
-  import os, subprocess, sys
+  import os, shutil, subprocess, sys
   options, rest = {}, sys.argv[1:]
   while rest[0].startswith('--'):
     name, _, value = rest.pop(0)[2:].partition('=')
@@ -108,29 +140,41 @@ SBATCH = '''
   tasks = int(options['nodes']) * int(options['ntasks-per-node'])
   environment = dict(os.environ, SLURM_JOB_ID='42', SLURM_JOB_NAME=options['job-name'],
                      FAKE_TASKS=str(tasks))
+  spool = os.path.join(os.path.dirname(sys.argv[0]), 'slurm_script')  # what sbatch really runs
+  shutil.copy(rest.pop(0), spool)
   with open(options['output'], 'a') as log:
-    sys.exit(subprocess.run(['bash', *rest], stdout=log, stderr=log, env=environment).returncode)
+    sys.exit(subprocess.run(['bash', spool, *rest], stdout=log, stderr=log,
+                            env=environment).returncode)
 '''
+# As srun(1): --wait counts from the end of the first task, --kill-on-bad-exit looks at its code;
+# who is left gets SIGTERM, then SIGKILL; a signal outweighs any code.
 SRUN = '''
   import os, signal, subprocess, sys, time
-  command = [a for a in sys.argv[1:] if not a.startswith('--kill-on')]
-  count = int(os.environ['FAKE_TASKS'])
-  children = [subprocess.Popen(command, env=dict(
+  options = dict(a[2:].split('=') for a in sys.argv[1:3])
+  count, short = int(os.environ['FAKE_TASKS']), float(os.environ.get('FAKE_SECOND', 1))
+  children = [subprocess.Popen(sys.argv[3:], env=dict(
       os.environ, SLURM_STEP_NODELIST='127.0.0.1', SLURM_STEP_NUM_TASKS=str(count),
       SLURM_PROCID=str(i), SLURM_LOCALID=str(i), SLURM_STEP_TASKS_PER_NODE=str(count)))
       for i in range(count)]
-  saved = os.environ.get('FAKE_TERM_AFTER')
+  saved, first = os.environ.get('FAKE_TERM_AFTER'), None
+  end = lambda how: [how(c) for c in children if c.poll() is None]
   try:
     while any(c.poll() is None for c in children):
       if saved and os.path.isdir(saved) and any(n.isdigit() for n in os.listdir(saved)):
-        [c.send_signal(signal.SIGTERM) for c in children]
+        end(subprocess.Popen.terminate)
         saved = None
-      if any(c.poll() not in (None, 0, 75) for c in children):
-        [c.kill() for c in children if c.poll() is None]
-      time.sleep(.05)
+      ended = [c.poll() for c in children if c.poll() is not None]
+      first = first or (ended and time.time())
+      bad = options['kill-on-bad-exit'] != '0' and any(ended)
+      if first and (bad or time.time() > first + short * int(options['wait'])):
+        end(subprocess.Popen.terminate)
+        time.sleep(short)
+        end(subprocess.Popen.kill)
+      time.sleep(.01)
   finally:
-    [c.kill() for c in children if c.poll() is None]
-  sys.exit(max(c.returncode if c.returncode >= 0 else 128 - c.returncode for c in children))
+    end(subprocess.Popen.kill)
+  signals = [128 - c.returncode for c in children if c.returncode < 0]
+  sys.exit(max(signals or [c.returncode for c in children]))
 '''
 SCONTROL = '''
   import os, sys
@@ -138,16 +182,46 @@ SCONTROL = '''
 '''
 
 
-def test_a_job_of_two_processes_is_preempted_requeued_and_ends(tmp_path):
-  """The real script under stand-ins for sbatch, srun and scontrol; real training processes."""
+def _program(path, text):
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(textwrap.dedent(text).lstrip())
+  path.chmod(0o755)
+
+
+@pytest.fixture
+def slurm(tmp_path):
+  """The PATH of a cluster: stand-ins for sbatch, srun and scontrol."""
   for name, text in dict(sbatch=SBATCH, srun=SRUN, scontrol=SCONTROL).items():
-    path = tmp_path / 'bin' / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f'#!{sys.executable}\n' + textwrap.dedent(text))
-    path.chmod(0o755)
+    _program(tmp_path / 'bin' / name, f'#!{sys.executable}\n' + textwrap.dedent(text))
+  return f'{tmp_path / "bin"}:{os.environ["PATH"]}'
+
+
+@pytest.mark.parametrize('tasks, environment, code, requeued', [
+    ('exit 75', {}, 0, True),
+    # The others are still writing: nobody cuts them short.
+    ('if [ $SLURM_PROCID = 1 ]; then sleep .3; touch $DONE; fi; exit 75', {}, 0, True),
+    ('exit 75', dict(SLURM_RESTART_COUNT='3'), 75, False),
+    ('kill -TERM $$', dict(SLURM_JOB_END_TIME='1'), 0, True),  # the time is up
+    # One fails and the other, which waits for it, is ended by srun: no reason to begin again.
+    ('if [ $SLURM_PROCID = 0 ]; then exit 1; fi; exec sleep 60',
+     dict(SLURM_JOB_END_TIME=str(10 ** 11)), 143, False),
+    ('sleep .$SLURM_PROCID; exit 1', {}, 1, False),
+    ('exit 0', {}, 0, False)])
+def test_who_is_requeued(tmp_path, slurm, tasks, environment, code, requeued):
+  _program(tmp_path / 'task', f'#!/bin/bash\n{tasks}')
+  done = tmp_path / 'done'
+  call(LAUNCH / 'slurm.sbatch', '--job=j', '--nodes=2', '--restarts=3', f'--log={tmp_path / "log"}',
+       f'--python={tmp_path / "task"}', code=code, PATH=slurm, FAKE_SECOND='0.02', DONE=str(done),
+       FAKE_REQUEUED=str(tmp_path / 'requeued'), **environment)
+  assert (tmp_path / 'requeued').exists() == requeued
+  assert done.exists() == ('DONE' in tasks)
+
+
+def test_a_job_of_two_processes_is_preempted_requeued_and_ends(tmp_path, slurm):
+  """The real script under stand-ins for sbatch, srun and scontrol; real training processes."""
   store = stores.make(tmp_path / 's')
   environment = processes.environment(
-      1, PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}', FAKE_REQUEUED=tmp_path / 'requeued',
+      1, PATH=slurm, FAKE_REQUEUED=tmp_path / 'requeued',
       JAX_COORDINATOR_PORT=processes.free_port())
   environment = {k: v for k, v in environment.items() if not k.startswith('SLURM_')}
   def submit(steps, **more):
@@ -227,6 +301,14 @@ def test_the_course_says_its_usage():
   assert 'are numbers' in call(LAUNCH / 'slurm.sbatch', '--nodes=', '--dry-run', code=2)
 
 
+@pytest.mark.parametrize('code, requeued', [(75, True), (143, True), (1, False)])
+def test_the_course_is_requeued_when_it_was_stopped(tmp_path, slurm, code, requeued):
+  _program(tmp_path / 'bin' / 'srun', f'#!/bin/bash\nexit {code}')
+  call('bash', LAUNCH / 'course.sbatch', 'DATA', code=code, PATH=slurm, SLURM_JOB_ID='7',
+       FAKE_REQUEUED=str(tmp_path / 'requeued'))
+  assert (tmp_path / 'requeued').exists() == requeued
+
+
 def test_a_sweep_of_a_config_of_ones_own(tmp_path):
   path = tmp_path / 'configs' / 'mine.py'
   path.parent.mkdir()
@@ -262,10 +344,12 @@ def test_a_local_sweep_runs_lists_and_deletes(tmp_path):
              '--config=configs/iono_mixer.py:sweep=rates,smoke,model=convlstm,channels=4,steps=1']
   assert call(*command, '--list').count('not begun') == 3
   call(*command, '--jobs=2', '--', f'--store={store.path}', '--noevaluate',
-       '--config.data.batch_size=1')
+       '--config.data.batch_size=1', XLA_FLAGS='')  # one device: the batches are small
   assert call(*command, '--list').count('step 1') == 3
   assert call(*command, '--logs').count('==') == 3
   call(*command, '--delete', '--dry-run')
   assert call(*command, '--list').count('step 1') == 3
+  # Called from another folder, it is about that folder's runs.
+  assert 'no such config' in call(*command, '--list', cwd=tmp_path, code=1)
   call(*command, '--delete')
   assert not list(pathlib.Path(tmp_path / 'out').iterdir())

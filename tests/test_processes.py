@@ -5,13 +5,15 @@ import pathlib
 import random
 import re
 import signal
+import sys
+import textwrap
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from stp_jax import checkpoint_health, evaluate, sharding, train
+from stp_jax import checkpoint_health, cluster, evaluate, sharding, train
 from stp_jax import config as config_files
 from stp_jax.data import pipeline, train_batches
 from stp_jax.data import spec as data_spec
@@ -173,6 +175,34 @@ def test_a_process_reads_its_rows_and_no_others(store):
   for _ in range(7):  # across the end of an epoch
     np.testing.assert_array_equal(next(mine)['frames'], next(whole)['frames'][2:])
   assert len(count) == 14
+
+
+def test_a_process_that_fails_or_is_stopped_does_not_wait_for_the_others(tmp_path):
+  code = textwrap.dedent('''
+    import signal, sys, time
+    from stp_jax import cluster
+    cluster.join(sys.argv[1], 3, int(sys.argv[2]))
+    print('joined', flush=True)
+    if sys.argv[2] == '1':
+      cluster.leave(1)
+    if sys.argv[2] == '2':
+      with cluster.stoppable():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+    time.sleep(60)
+  ''')
+  place = f'127.0.0.1:{processes.free_port()}'
+  with processes.Group([[sys.executable, '-c', code, place, str(i)] for i in range(3)],
+                       tmp_path) as group:
+    ended = group.processes[1].wait(50), group.processes[2].wait(50)
+    assert ended == (1, -signal.SIGTERM) and group.processes[0].poll() is None, group.text()
+
+
+def test_one_process_that_is_stopped_outside_of_training_asks_for_a_requeue():
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(SystemExit) as error, cluster.stoppable():
+    signal.raise_signal(signal.SIGTERM)
+  assert error.value.code == cluster.REQUEUE and signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

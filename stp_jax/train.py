@@ -186,13 +186,13 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path, chief: bool
           checkpoint.save(checkpoints, state, iterator, config, spec, step=done, force=True,
                           watched=watch.state())
           sealer.expect()
-        if watch.stopped:
-          break
         if wanted:  # after the last step too: the evaluation would not end in time
           with checkpoint_health.naming_failures(checkpoints.directory, done):
             checkpoints.wait_until_finished()
           logging.warning('stopped at step %d, saved; run the same command to continue', done)
           raise Preempted(cluster.REQUEUE)
+        if watch.stopped:
+          break
     if watch.stopped:
       say(f'{workdir}: {watch.ended()}')
     elif first >= steps:

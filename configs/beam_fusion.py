@@ -83,11 +83,12 @@ def get_config(text: str = ''):
     config.epochs = 30 if rebuild else 50
     optimizer.learning_rate, optimizer.skip_decay_1d = 1e-4, False
     optimizer.schedule, optimizer.min_lr, optimizer.warmup_lr = 'cyclic_cosine', 2.5e-6, 2.5e-6
+    optimizer.warmup_epochs, optimizer.restart_epochs, optimizer.restart_lr = 10.0, 10.0, 1.25e-4
     optimizer.clip_norm = 3.0 if data.t_out > 1 else 0.0
     optimizer.slow = dict(learning_rate=1e-6)
     config.eval_every = config.checkpoint_every = 1000
     if rebuild:
-      optimizer.weight_decay, optimizer.schedule = 1e-4, 'constant'
+      optimizer.weight_decay, optimizer.schedule, optimizer.warmup_epochs = 1e-4, 'constant', 0.0
   else:
     config.steps, config.checkpoint_every = 200 if rebuild else 400, 100
     optimizer.learning_rate, optimizer.schedule, optimizer.warmup_epochs = 2e-3, 'onecycle', 0.0

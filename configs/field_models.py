@@ -13,6 +13,7 @@ WORDS = dict(
 # Masked pretraining has a task of its own, configs/gs2pm.py; here gs2pm forecasts.
 COMPARED = tuple(m for m in gs2pm_models.MODELS if m not in video.MODELS and m != 'ms2p_v2')
 MODELS = (*video.MODELS, *COMPARED)
+SQUASHED = ('phydnet', 'convlstmnet', 'escl', 'lmc')  # end in a sigmoid unless they are told
 _NUMBERS = ('scale', 'seed', 'steps', 'batch_size', 'learning_rate')
 
 
@@ -45,6 +46,8 @@ def get_config(words, known, like: str, name: str):
       config.model.backbone.update(preset.get('smoke', {}))
     config.task.loss, config.task.term_weights = 'mse+mae', {}
     config.optimizer.learning_rate = words.learning_rate or 1e-3
+  if name == 'weather' and words.model in SQUASHED:
+    config.model.backbone.squash = False  # fields less their mean have both signs
   if paper and not words.steps and not words.smoke:
     config.steps = known.epochs * max(1, known.windows // data.batch_size)
   # Open where no word closes them: a store's clips may be shorter than the data set's windows.

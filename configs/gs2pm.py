@@ -2,7 +2,7 @@
 
 from configs import common
 from configs import gs2pm_models as presets
-from stp_jax.config import choose, parse_words
+from stp_jax.config import WordError, choose, parse_words
 
 WORDS = dict(
     model='gs2pm',  # gs2pm | simvp | simvp_v1 | unet | predrnn ... ; an unknown one lists them all
@@ -40,6 +40,9 @@ def get_config(text: str = ''):
   config.seed, config.init_from = words.seed, words.init_from
   if stage != 'pretrain' and not words.init_from:
     raise ValueError(f'stage={stage} tunes a pretrained model: name it with init_from=RUN')
+
+  if stage == 'prompt' and backbone.get('name', words.model) != 'gs2pm':
+    raise WordError(f'config word stage=prompt: {words.model} has no prompt; choose stage=full')
 
   data, model, optimizer, task = config.data, config.model, config.optimizer, config.task
   domains = [item.partition(':') for item in filter(None, words.domains.split('+'))]

@@ -64,6 +64,9 @@ def get_config(text: str = ''):
       model.backbone.sr_size = presets.SR_SIZE[like]
     if paper and name == 'phydnet' and min(known.size) < 64:
       model.backbone.downscale = 2
+    if like == 'weatherbench' and name == 'phydnet':
+      # Fields less their mean have both signs. OpenSTL keeps the sigmoid: squash=true.
+      model.backbone.squash = False
   config.task.term_weights = presets.TERM_WEIGHTS.get(name, {})
   if name == 'phydnet':
     config.task.term_weights = dict(moments=1 / (data.t_in + data.t_out - 1))
@@ -80,7 +83,7 @@ def get_config(text: str = ''):
     if name in encoders.PRESETS:
       data.batch_size = data.eval_batch_size = preset.batch_size
       optimizer.schedule, optimizer.learning_rate = 'constant', preset.learning_rate
-    config.steps = known.epochs * (known.windows // data.batch_size)
+    config.steps = known.epochs * max(1, known.windows // (words.batch_size or data.batch_size))
     config.eval_every = config.checkpoint_every = 5000
     published.apply_fields(config, published.published_fields(config, 'openstl'))
   else:

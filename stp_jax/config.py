@@ -127,6 +127,11 @@ def _tuples(tree: Any) -> Any:
   return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
 
 
+def _value(text: str) -> Any:
+  """A Python literal; true and false as in words."""
+  return dict(true=True, false=False)[text] if text in ('true', 'false') else ast.literal_eval(text)
+
+
 def override(config: ml_collections.ConfigDict, overrides: Mapping[str, str] | None) -> None:
   """Sets fields of a locked config from text.
 
@@ -143,7 +148,7 @@ def override(config: ml_collections.ConfigDict, overrides: Mapping[str, str] | N
     if field not in target and '.'.join(sections) in _FREE:
       with config.unlocked():
         try:
-          target[field] = ast.literal_eval(text)
+          target[field] = _value(text)
         except (ValueError, SyntaxError):
           target[field] = text
       continue
@@ -152,7 +157,7 @@ def override(config: ml_collections.ConfigDict, overrides: Mapping[str, str] | N
       raise ValueError(f'--config.{name}: unknown field; known: {valid}')
     old = target[field]
     try:
-      new = text if isinstance(old, str) else ast.literal_eval(text)
+      new = text if isinstance(old, str) else _value(text)
       target[field] = type(old)(new) if isinstance(old, (float, tuple)) else new
     except (ValueError, SyntaxError, TypeError):
       raise ValueError(f'--config.{name}={text}: not a {type(old).__name__}') from None

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stp_jax import checkpoint, sharding, tasks
-from stp_jax.data import clip_store, datasets, pipeline
+from stp_jax.data import clip_store, datasets, domains, pipeline
 from stp_jax.metrics import accumulate, gs2pm, nowcast, video
 from stp_jax.report import domains as report
 from stp_jax.typing import Variables
@@ -187,7 +187,7 @@ def example(task, variables: Variables, store, splits: Sequence[str]) -> dict[st
 def validate(task, state, stores, mesh) -> dict[str, float]:
   """Validation scores during training, by domain; {} without such a split."""
   data = task.config.data
-  named = dict(zip(data.domains or ('frames',), stores))
+  named = domains.named(data, stores)
   there = {k: s for k, s in named.items()
            if len(s.windows(data.validation_splits, task.length))}
   found = score(task, state.variables(), there, data.validation_splits, mesh,
@@ -199,8 +199,7 @@ def validate(task, state, stores, mesh) -> dict[str, float]:
 def _stores(config, given: Sequence[str]) -> dict[str, clip_store.ClipStore]:
   """Name -> store: `given`, or those of the config."""
   if not given:
-    names = config.data.domains or ('frames',)
-    return dict(zip(names, datasets.open_stores(config)))
+    return domains.named(config.data, datasets.open_stores(config))
   result = {}
   for item in given:
     name, colon, path = item.partition(':')

@@ -58,6 +58,8 @@ def main(overrides: dict[str, str]):
       if _STORE.value:
         with config.unlocked():
           config.data.stores = tuple(_STORE.value)
+          if config.data.frame_size and len(config.data.domains) != len(_STORE.value):
+            config.data.domains = tuple(pathlib.Path(s).name for s in _STORE.value)
       run(config, pathlib.Path(_WORKDIR.value or f'runs/{config.name}'), _EVALUATE.value)
     except Exception as error:
       # A wrong keyword of a backbone is the user's; any other TypeError is ours.

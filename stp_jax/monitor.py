@@ -153,6 +153,8 @@ class Monitor:
 
   def restore(self, kept: dict) -> None:
     """Goes on from a checkpoint; what an older one lacks stays as at the start."""
+    if self._plateau and 'plateau' in kept:
+      self._plateau.scale = kept['plateau']['scale']  # the optimizer's state has it too
     if not self.metric or kept.get('metric') != self.metric:
       return  # another score is watched from now on
     self.best, self.best_step = kept.get('best'), kept.get('best_step')

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stp_jax import schedules
+from stp_jax import schedules, stacks
 from stp_jax.schedules import Schedule
 from stp_jax.typing import Array, PyTree
 
@@ -149,9 +149,13 @@ def with_moments(state: optax.OptState, count: Array, first: PyTree, second: PyT
 
 
 def decay_mask(params: PyTree) -> PyTree:
-  """True where weight decay applies: not on one-dimensional leaves, and not on any bias."""
+  """True where weight decay applies: not on one-dimensional leaves, and not on any bias.
+
+  Of a stack of equal layers the first axis counts the layers, see `stp_jax.stacks`.
+  """
   def decays(path, leaf):
-    return leaf.ndim > 1 and not jax.tree_util.keystr(path, simple=True).endswith('bias')
+    names = jax.tree_util.keystr(path, simple=True, separator='/').split('/')
+    return leaf.ndim - stacks.is_stacked(names) > 1 and not names[-1].endswith('bias')
 
   return jax.tree_util.tree_map_with_path(decays, params)
 
@@ -198,6 +202,10 @@ def make(config: Mapping[str, Any], total_steps: int, steps_per_epoch: int = 0,
   c = _fields(config)
   if total_steps < 1:
     raise ValueError(f'optimizer: a run of {total_steps} steps')
+  for name in ('clip_norm', 'clip_value'):
+    if name in (c.get('slow') or {}):
+      raise ValueError(f'optimizer.slow.{name}: gradients are clipped all together, by '
+                       f'optimizer.{name}')
   main, log = _rule(c, total_steps, steps_per_epoch)
   slow, _ = _rule(c | _fields(c.get('slow') or {}, whole=False), total_steps, steps_per_epoch)
   clip = [clip_by_value(c['clip_value'])] if c['clip_value'] else []

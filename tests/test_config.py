@@ -119,3 +119,9 @@ def test_an_older_run_reads_as_it_was_meant():
   assert (done.model.frame, done.model.padding) == ('geographic', 'zero')
   assert done.optimizer.clip_value == 0 and done.validation.metric == ''
   assert done.protocol == 'standard'
+
+
+def test_true_and_false_are_written_as_in_words():
+  config = config_files.load('configs/video.py:smoke,model=phydnet', {
+      'model.backbone.squash': 'false', 'data.balanced': 'true'})
+  assert config.model.backbone.squash is False and config.data.balanced is True

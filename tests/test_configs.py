@@ -170,6 +170,12 @@ def test_other_words_of_gs2pm(words):
   check(f'{GS2PM}:smoke,{words}')
 
 
+def test_a_batch_size_changes_steps_and_not_epochs():
+  for path in (VIDEO, 'configs/nowcast.py'):
+    steps = [config_files.load(f'{path}:scale=paper,batch_size={n}').steps for n in (16, 64)]
+    assert 3.99 < steps[0] / steps[1] < 4.01
+
+
 def test_words_of_video():
   task, *_ = build(f'{VIDEO}:dataset=bair,size=24x40,channels=2,t_in=3,t_out=2,smoke')
   assert task.spec.shape == (24, 40, 2) and (task.t_in, task.t_out) == (3, 2)

@@ -76,6 +76,20 @@ def test_plateau_is_torchs_and_survives_a_checkpoint(
     assert 0.1 * ours.scale == pytest.approx(optimizer.param_groups[0]['lr'], rel=1e-12)
 
 
+def test_a_rate_that_was_lowered_stays_so_when_another_score_is_watched():
+  config = config_files.load('configs/course.py:smoke', {
+      'optimizer.schedule': 'plateau', 'validation.metric': 'loss'})
+  before = monitor.Monitor(config, 10)
+  before.restore(dict(metric='loss', best=1.0, best_step=4, bad=2,
+                      plateau=dict(best=1.0, bad=1, cooling=0, scale=0.25)))
+  with config.unlocked():
+    config.validation.metric = 'rmse'
+  after = monitor.Monitor(config, 10)
+  after.restore(before.state())
+  assert after.best_step is None and after.state()['plateau']['scale'] == 0.25
+  assert after.state()['plateau']['best'] != 1.0
+
+
 def test_plateau_scales_updates_and_the_logged_rate():
   tx, at = optimizers.make(dict(name='sgd', momentum=0.0, schedule='plateau', learning_rate=0.5), 9)
   params = {'w': jax.numpy.zeros(2)}

@@ -168,6 +168,16 @@ def test_constant_rate_and_decay_mask_are_torchs():
 def test_decay_mask_skips_vectors_and_biases():
   params = {'kernel': jnp.zeros((3, 3)), 'bias': jnp.zeros((4, 4, 2)), 'scale': jnp.zeros(3)}
   assert optimizers.decay_mask(params) == {'kernel': True, 'bias': False, 'scale': False}
+  # In a stack of three equal layers.
+  stacked = {name: np.zeros((3, *np.shape(x))) for name, x in params.items()}
+  assert optimizers.decay_mask(dict(stack=stacked, other=stacked)) == dict(
+      stack=dict(kernel=True, bias=False, scale=False),
+      other=dict(kernel=True, bias=False, scale=True))
+
+
+def test_the_slow_are_clipped_with_all():
+  with pytest.raises(ValueError, match=r'optimizer.slow.clip_norm: gradients are clipped all'):
+    optimizers.make(dict(slow=dict(clip_norm=1.0)), 10, label=lambda path: 'slow')
 
 
 def test_the_transformation_uses_the_schedule_that_is_logged():

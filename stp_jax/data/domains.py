@@ -60,6 +60,21 @@ def parse(text: str | Iterable[str]) -> list[tuple[str, pathlib.Path]]:
   return found
 
 
+def named(config_data, stores: Sequence[ClipStore]) -> dict[str, ClipStore]:
+  """Stores by the config's names; others by their folders', a single one without a name: frames.
+
+  Raises:
+    ValueError: two of one name.
+  """
+  names = list(config_data.domains)
+  if len(names) != len(stores):
+    names = [s.path.name for s in stores] if len(stores) > 1 or names else ['frames']
+  if len(set(names)) < len(stores):
+    raise ValueError(f'data.domains: two stores are called {max(names, key=names.count)}; name '
+                     'them by domains=NAME:STORE+NAME:STORE')
+  return dict(zip(names, stores))
+
+
 def open_domains(text: str | Iterable[str]) -> list[tuple[str, ClipStore]]:
   """(name, store) of every domain; see `parse`. StoreError names the domain."""
   opened = []

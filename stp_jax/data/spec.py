@@ -18,6 +18,7 @@ class DataSpec:
     shape: `(H, W, C)` of a stored frame. units: of its physical values.
     scale, offset, missing: physical = raw * scale + offset, unless raw equals `missing`.
     shift, divisor, maximum: model value = (min(physical, maximum) - shift) / divisor.
+    signed: model values have both signs, as those of fields less their mean do.
     cadence_hours: hours between frames. grid: `latitude`, `longitude` [deg], `rows` that count.
     channels: of the run, the image first. columns: forcings as the pipeline delivers them.
     known_ahead: per column. training_mean: per column, over the training clips.
@@ -36,6 +37,7 @@ class DataSpec:
   divisor: float = 1.0
   maximum: float | None = None
   shift: float = 0.0
+  signed: bool = False
   cadence_hours: float = 2.0
   grid: dict[str, Any] = dataclasses.field(default_factory=dict)
   channels: tuple[str, ...] = ('tec',)
@@ -119,6 +121,7 @@ def make(
       divisor=first.meta['normalisation'].get('divisor', 1.0),
       maximum=first.meta['normalisation'].get('maximum'),
       shift=first.meta['normalisation'].get('shift', 0.0),
+      signed=bool(first.meta['normalisation'].get('signed', False)),
       cadence_hours=first.cadence_hours, grid=first.meta['grid'], channels=names,
       columns=tuple(columns + lacking), known_ahead=tuple(ahead + [True] * len(lacking)),
       training_mean=tuple(_means(stores, columns, train_splits) + [0.0] * len(lacking)),

@@ -91,6 +91,7 @@ def prepare(
   grid = dict(latitude=series.latitude, longitude=series.longitude, rows=len(series.latitude),
               fields=told)
   scaling = dict(shift=told[0]['mean'], divisor=told[0]['std']) if alone else {}
+  scaling['signed'] = True  # less the mean, here or in the store itself
   shape = (len(series.latitude), len(series.longitude), len(wanted))
   return samples.write(
       out, _read(series, parts, window, step, None if alone else (mean, deviation), shape),

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from stp_jax import stacks
 from stp_jax.data import clip_store, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.data.spec import DataSpec
@@ -87,9 +88,9 @@ class Task:
   def gathered(self, path: str) -> bool:
     """Whether a sharded parameter is gathered before the step, once: what a loop over time uses.
 
-    Stacks of equal layers, which a scan takes one by one, are called 'stack' and stay sharded.
+    Stacks of equal layers, which a scan takes one by one, stay sharded.
     """
-    return 'stack' not in path.split('/')
+    return not stacks.is_stacked(path.split('/'))
 
   def adopt(self, config, variables: Variables) -> tuple[Variables, str]:
     """How weights of another run start this one, see `config.init_from`.

@@ -1,6 +1,6 @@
 """The forecast task: frames and forcings in, frames out; owns the loss and the scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,8 @@ from stp_jax.metrics import fields as field_scores
 from stp_jax.models import anchor
 from stp_jax.tasks import base
 from stp_jax.typing import Array, Batch, Output, PyTree, Variables
+
+_POSITIVE = ('prednet', 'unet')  # networks that end in a ReLU
 
 
 class Forecast(base.Task):
@@ -40,6 +42,20 @@ class Forecast(base.Task):
     if self.needs_climatology and spec.shift:
       raise ValueError(f'{spec.name}: anchor=climatology needs values that begin at 0, not at '
                        f'{spec.shift:g} {spec.units}; choose another anchor')
+    if spec.signed and config.model.anchor == 'none':
+      self._check_range()
+    if config.task.loss_scale != 'none' and spec.signed:
+      raise ValueError(f'{spec.name}: task.loss_scale={config.task.loss_scale} divides by a mean, '
+                       'which may be 0 here, as values have both signs; set it to none')
+
+  def _check_range(self) -> None:
+    """ValueError for a network that cannot forecast a value below 0."""
+    name = self.config.model.name
+    cure = ('set --config.model.backbone.squash=false' if getattr(
+        self.model().backbone, 'squash', False) else 'choose another model')
+    if cure.startswith('set') or name in _POSITIVE:
+      raise ValueError(f'{self.spec.name}: values have both signs, and {name} ends in a function '
+                       f'that is never negative; {cure}')
 
   @classmethod
   def data_spec(cls, config, stores: Sequence[clip_store.ClipStore]) -> DataSpec:
@@ -47,20 +63,21 @@ class Forecast(base.Task):
     data = config.data
     if not data.domains:
       return super().data_spec(config, stores)
-    return domains.data_spec(
-        _named(data, stores), tuple(data.frame_size) or None, data.frame_channels)
+    named = list(domains.named(data, stores).items())
+    return domains.data_spec(named, tuple(data.frame_size) or None, data.frame_channels)
 
   def sources(self, stores: Sequence[clip_store.ClipStore], splits: Sequence[str],
               stride: int = 1) -> list[Any]:
     if not self.config.data.domains:
       return super().sources(stores, splits, stride)
-    return domains.sources(_named(self.config.data, stores), self.spec, splits, self.length, stride,
-                           every=False)
+    named = list(domains.named(self.config.data, stores).items())
+    return domains.sources(named, self.spec, splits, self.length, stride, every=False)
 
   def check_splits(self, stores: Sequence[clip_store.ClipStore]) -> None:
     if not self.config.data.domains:
       return super().check_splits(stores)
-    domains.assert_disjoint(_named(self.config.data, stores), self.config.data.train_splits)
+    domains.assert_disjoint(
+        list(domains.named(self.config.data, stores).items()), self.config.data.train_splits)
 
   @property
   def channels(self) -> tuple[str, ...]:
@@ -212,6 +229,7 @@ class Forecast(base.Task):
       first -= output.context.shape[1]
       predicted = jnp.concatenate([output.context, predicted], 1)
     truth, weight = inputs['frames'][:, first:], self._weight(inputs, first)
+    check_weights(config.term_weights, output.terms, self.config.model.name)
     loss = main = self.distance(
         (predicted.astype(jnp.float32) - truth) / self._loss_scale(inputs), weight)
     metrics = {}
@@ -243,12 +261,16 @@ class Forecast(base.Task):
       raise ValueError(f'task.loss_scale={scale!r}: none or last_day_mean')
     return 1.0
 
-  def distance(self, error: Array, weight: Array) -> Array:
-    """The main loss `[]`: the weighted mean over pixels of what `task.loss` makes of an error."""
+  def distance(self, error: Array, weight: Array, name: str = '') -> Array:
+    """The main loss `[]`: the weighted mean over pixels of what a loss makes of an error.
+
+    Args:
+      name: default `task.loss`.
+    """
     # 'none': the model's own terms alone, as DMVFN is trained.
     cost = {'mse': lambda e: e**2, 'mae': jnp.abs, 'mse+mae': lambda e: e**2 + jnp.abs(e),
             'none': jnp.zeros_like}
-    name = self.config.task.loss
+    name = name or self.config.task.loss
     if name not in cost:
       raise ValueError(f'task.loss={name!r}: choose one of {" ".join(cost)}')
     return jnp.sum(cost[name](error) * weight) / jnp.maximum(jnp.sum(weight), 1)
@@ -256,14 +278,16 @@ class Forecast(base.Task):
   def frame_loss(self, variables: Variables, batch: Batch) -> Array:
     """The main loss of a forecast without its terms, `[B, T_out]`, of frames that are there.
 
-    Training draws no frame of it from the truth here, and no auxiliary term counts.
+    Training draws no frame of it from the truth here, and no auxiliary term counts. Where a model
+    trains on its own terms alone (`task.loss=none`) it is the absolute error.
     """
+    name = 'mae' if self.config.task.loss == 'none' else self.config.task.loss
     t_in, spec = self.t_in, self.spec
     inputs = self.inputs(batch, self.t_out)
     forecast = (self.predict(variables, batch) - spec.shift) / spec.divisor
     error = (forecast - inputs['frames'][:, t_in:]) / self._loss_scale(inputs)
     weight = self._weight(inputs, t_in)
-    loss = jax.vmap(jax.vmap(self.distance))(error, weight)
+    loss = jax.vmap(jax.vmap(lambda e, w: self.distance(e, w, name)))(error, weight)
     return jnp.where(weight.sum((2, 3, 4)) > 0, loss, jnp.nan)
 
   def predict(self, variables: Variables, batch: Batch) -> Array:
@@ -309,10 +333,17 @@ class Forecast(base.Task):
     return dict(forecasts=statistics, frames=frames, strata=strata, fields=fields)
 
 
-def _named(data, stores: Sequence[clip_store.ClipStore]) -> list[tuple[str, clip_store.ClipStore]]:
-  """Stores by the config's names; others by their folders'."""
-  names = data.domains if len(stores) == len(data.domains) else [s.path.name for s in stores]
-  return list(zip(names, stores))
+def check_weights(weights: Mapping[str, float], terms: Iterable[str], model: str) -> None:
+  """Raises ValueError for the weight of a term that no term answers to.
+
+  Terms that are numbered by layer, `error_4`, may be more than a shallow network has.
+  """
+  stem = lambda name: name.rstrip('0123456789')
+  known = {stem(t) for t in terms}
+  for name, weight in weights.items():
+    if weight and stem(name) not in known:
+      raise ValueError(f'task.term_weights.{name}: {model} has the terms '
+                       f'{" ".join(terms) or "(none)"}')
 
 
 _MODEL_INPUTS = ('frames', 'forcings', 'calendar', 'driver')

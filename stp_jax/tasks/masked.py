@@ -31,6 +31,11 @@ class Masked(forecast.Forecast):
     if config.model.name != 'gs2pm':
       raise ValueError(f'task.name=masked: model {config.model.name} has no mask and no prompt; '
                        'train it with task.name=forecast')
+    # A mask is one of plain frames.
+    if config.task.stage == 'pretrain' and (config.model.frame, config.model.padding) != (
+        'geographic', 'zero'):
+      raise ValueError('task.stage=pretrain: leave model.frame and model.padding as they are; the '
+                       'stages that follow have them')
 
   def label(self, path: str) -> str:
     """In the prompt stage all but the prompt is frozen."""
@@ -47,12 +52,14 @@ class Masked(forecast.Forecast):
     output, updated = self.model(stage).apply(
         variables, inputs['frames'], train=True, method=masked_forecast,
         rngs={'mask': mask_rng, 'dropout': drop_rng}, mutable=['batch_stats'])
-    weight = inputs['valid'].astype(jnp.float32)
+    weight, scale = self._weight(inputs, 0), self._loss_scale(inputs)
+    forecast.check_weights(
+        self.config.task.term_weights, ('prediction', 'reconstruction'), 'pretraining')
     parts = {}
     for name, frames, times in [('prediction', output.prediction, slice(self.t_in, None)),
                                 ('reconstruction', output.reconstruction, slice(self.t_in))]:
       error = frames.astype(jnp.float32) - inputs['frames'][:, times]
-      parts[f'term/{name}'] = self.distance(error, weight[:, times])
-    share = self.config.task.term_weights.get('reconstruction', 1.0)
-    loss = parts['term/prediction'] + share * parts['term/reconstruction']
+      parts[f'term/{name}'] = self.distance(error / scale, weight[:, times])
+    loss = sum(self.config.task.term_weights.get(name, 1.0) * parts[f'term/{name}']
+               for name in ('prediction', 'reconstruction'))
     return loss, (parts, updated)

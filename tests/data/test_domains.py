@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import grain
+import ml_collections
 import numpy as np
 import pytest
 
@@ -148,6 +149,16 @@ def test_domains_that_do_not_go_together(text, tmp_path):
   wild = _store(tmp_path / 'wild', Stream((8, 10, 1), 'uint16', 'mm', 0.01))
   with pytest.raises(StoreError, match=r'domain wild: \S+ reaches 655\.35 mm and states no norm'):
     domains.data_spec([('wild', wild)])
+
+
+def test_stores_have_names_of_their_own(tmp_path):
+  made = [stores.make(tmp_path / p, days=(1, 1, 1)) for p in ('a/x', 'b/x', 'y')]
+  data = lambda *names: ml_collections.ConfigDict(dict(domains=names))
+  assert list(domains.named(data('one', 'two'), made[1:])) == ['one', 'two']
+  assert list(domains.named(data(), made[1:])) == ['x', 'y']
+  assert list(domains.named(data(), made[:1])) == ['frames']
+  with pytest.raises(ValueError, match='two stores are called x'):
+    domains.named(data(), made)
 
 
 def test_leaks_are_looked_for_inside_a_domain(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax import optimizers, sharding, sweep, tasks, train
+from stp_jax import optimizers, schedules, sharding, sweep, tasks, train
 from stp_jax.config import WordError
 from stp_jax.convert import beam as convert_beam
 from stp_jax.data import beam_windows, pipeline
@@ -147,6 +147,20 @@ def test_sweeps_are_configs_in_an_order_that_runs():
   assert counts == [6, 4, 9, 17]
   with pytest.raises(sweep.SweepError, match='choose one of table1 table2 table3 table4'):
     sweep.read(f'{beam_stores.CONFIG}:sweep=table5')
+
+
+def test_the_published_schedule():
+  """Ten epochs up from 2.5e-6, fifteen down from 1e-4, then tens down from 1.25e-4."""
+  rates = lambda words: [
+      float(schedules.make(optimizers.DEFAULTS | dict(config_files.load(
+          f'{beam_stores.CONFIG}:scale=paper{words}').optimizer), 500, 10)[0](10 * epoch))
+      for epoch in (0, 10, 24, 25, 34, 35)]
+  low = 2.5e-6
+  found = rates('')
+  np.testing.assert_allclose([*found[:2], found[3], found[5]], [low, 1e-4, 1.25e-4, 1.25e-4],
+                             rtol=1e-5)
+  assert low < found[2] < 1e-5 and low < found[4] < 1e-5
+  np.testing.assert_allclose(rates(',stage=rebuild,init_from=x'), 1e-4)
 
 
 def test_every_field_of_the_section_is_read():

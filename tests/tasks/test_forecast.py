@@ -1,5 +1,7 @@
 """The forecast task's loss."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from stp_jax import config as config_files
 from stp_jax import tasks
+from stp_jax.data import pipeline
 from stp_jax.data import spec as data_spec
 from tests import stores
 
@@ -90,6 +93,43 @@ def test_all_options_at_once(tmp_path):
   assert run(variables['params'], variables, padded)[0] == value
   padded['frames'][:, 3:, 16] = 1234
   assert run(variables['params'], variables, padded)[0] != value
+
+
+def test_a_model_with_terms_alone_is_watched_by_its_error(store):
+  """Its loss on the truth is not 0 for ever: the best checkpoint would be the first."""
+  task, _ = _flat(store, 'model=simvp,anchor=none')
+  batch = next(pipeline.eval_batches(
+      task.sources([store], ['test']), task.spec, task.config.data, task.t_in))
+  variables = jax.eval_shape(task.init, jax.random.key(0))
+  variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), variables)
+  batch = {k: batch[k] for k in ('frames', 'forcings')}
+  task.config.task.loss = 'mae'
+  expected = task.frame_loss(variables, batch)
+  task.config.task.loss = 'none'
+  np.testing.assert_array_equal(task.frame_loss(variables, batch), expected)
+  assert float(expected.min()) > 0
+
+
+@pytest.mark.parametrize('model, fields, message', [
+    ('phydnet', {}, r'phydnet ends in .*backbone\.squash=false'),
+    ('phydnet', {'model.backbone.squash': 'false'}, ''),
+    ('prednet', {}, 'prednet ends in a function that is never negative; choose another model'),
+    ('convlstm', {'task.loss_scale': 'last_day_mean'}, 'divides by a mean'),
+    ('convlstm', {}, '')])
+def test_values_of_both_signs(model, fields, message):
+  config = config_files.load(f'configs/video.py:smoke,model={model}', fields)
+  spec = data_spec.DataSpec(name='t2m', shape=(16, 16, 1), dtype='float32', shift=280.0,
+                            divisor=20.0, signed=True)
+  with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+    tasks.build(config, spec)
+
+
+def test_the_weight_of_no_term(store):
+  task, batch = _flat(store, 'model=simvp')
+  task.config.task.term_weights = dict(decople=0.1)
+  with pytest.raises(ValueError, match=r'term_weights.decople: simvp has the terms \(none\)'):
+    jax.eval_shape(lambda v: task.loss(v, batch, rng=jax.random.key(1), step=0, stage=2),
+                   jax.eval_shape(task.init, jax.random.key(0)))
 
 
 @pytest.mark.parametrize('words, message', [

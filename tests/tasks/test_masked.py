@@ -166,6 +166,9 @@ def test_sharded_layers_equal_whole_ones(domains):
     ('', {'task.stage': 'finetune'}, 'task.stage=.finetune.: choose one of pretrain prompt full'),
     ('', {'model.name': 'simvp'}, 'has no mask and no prompt'),
     ('stage=prompt', {}, 'init_from=RUN'),
+    ('model=unet,stage=prompt,init_from=x', {}, 'unet has no prompt; choose stage=full'),
+    ('', {'model.padding': 'circular'}, 'leave model.frame and model.padding'),
+    ('', {'task.term_weights.recon': '0.5'}, 'pretraining has the terms prediction reconstr'),
     ('model=cinema', {}, 'choose one of gs2pm')])
 def test_bad_settings(words, overrides, message, domains, tmp_path):
   with pytest.raises(ValueError, match=message):

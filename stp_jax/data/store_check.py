@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-_MOST = 1 << 48  # frames, pixels along an axis: what is above is no count, and would overflow
-_SLOWEST = 1e9  # hours between frames; the fastest is its inverse
+# What is outside is no count or cadence, and minutes of a clip would overflow 64 bits.
+_MOST = 1 << 36  # frames, pixels along an axis
+_HOURS = (1e-12, 1e6)
 
 
 def _must(good: bool, field: str, value: Any, what: str) -> None:
@@ -46,7 +47,7 @@ def fields(meta: Mapping[str, Any]) -> None:
       name=str, description=str, licence=str, streams=dict, forcings=list, normalisation=dict,
       grid=dict, recipe=dict, card=dict, checksum=dict))
   cadence, frames = meta.get('cadence_hours'), meta.get('frames')
-  _must(_is_number(cadence) and 1 / _SLOWEST <= cadence <= _SLOWEST, 'cadence_hours', cadence,
+  _must(_is_number(cadence) and _HOURS[0] <= cadence <= _HOURS[1], 'cadence_hours', cadence,
         'the hours between two frames')
   _must(_is_count(frames, 0, _MOST), 'frames', frames, 'a number of frames')
   _must(bool(meta['streams']), 'streams', meta['streams'], 'any stream')

@@ -108,6 +108,16 @@ def test_a_clip_elsewhere_is_named(copied, clip, change):
     ClipStore(path)
 
 
+@pytest.mark.parametrize('field, by', [
+    ('start', -3), ('start', 3), ('shard', -1), ('offset', -3), ('offset', 3)])
+def test_clips_that_agree_on_what_is_not_there_are_refused(tmp_path, field, by):
+  path = stores.make(tmp_path / 's', days=(1, 1, 1)).path
+  rows = [dict(r, **{field: r[field] + by}) for r in json.loads((path / 'clips.json').read_text())]
+  (path / 'clips.json').write_text(json.dumps(rows))
+  with pytest.raises(StoreError, match=r"clips\.json: .*clip [02] .*inside the store's 36 frames"):
+    ClipStore(path)
+
+
 def test_a_store_without_clips_is_refused(copied):
   with pytest.raises(StoreError, match=r'clips\.json: .*no clip'):
     ClipStore(copied('clips.json', lambda rows: rows.clear()))
@@ -211,6 +221,15 @@ def test_a_shard_that_ends_early_is_named(copied):
     store.windows(['train'], 2)
 
 
+def test_a_header_longer_than_numpy_reads_is_one_line(copied):
+  path = copied('meta.json', lambda meta: None)
+  header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (9,)}".ljust(20_000) + b'\n'
+  (path / 'frames-00000.npy').write_bytes(b'\x93NUMPY\x02\x00!N\x00\x00' + header)
+  with pytest.raises(StoreError, match=r'frames-00000\.npy: .*; prepare the store') as error:
+    ClipStore(path).frames(0)
+  assert '\n' not in str(error.value)
+
+
 @pytest.mark.parametrize('start, length', [(-1, 2), (2, 2), (4, None), (0, 4), (0, -1)])
 def test_frames_outside_a_clip_are_another_clips(whole, start, length):
   with pytest.raises(StoreError, match='of clip 0, which has 3'):
@@ -296,6 +315,16 @@ def test_shards_before_the_damage_are_kept(begun, tmp_path, name, kept):
   assert [writer.has(f'c{i}') for i in range(6)] == [i < kept for i in range(6)]
   assert writer.clips == kept
   assert len(list((tmp_path / 's.partial').glob('frames-*'))) == kept // 2
+
+
+@pytest.mark.parametrize('change', [
+    lambda text: text.replace('"train"', '"trbin"'), lambda text: text.replace('T00:00', 'T01:00'),
+    lambda text: text[:-1], lambda text: text[:-9]], ids=['split', 'time', 'end', 'cut'])
+def test_a_journal_that_reads_well_and_is_wrong(whole, begun, tmp_path, change):
+  shutil.copytree(begun, tmp_path / 's.partial')
+  file = tmp_path / 's.partial' / 'journal.jsonl'
+  file.write_text(change(file.read_text()))
+  assert _bytes(_write(tmp_path / 's').path) == _bytes(whole.path)
 
 
 def test_a_journal_without_checksums_is_taken_over(begun, tmp_path):

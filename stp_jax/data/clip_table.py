@@ -115,8 +115,8 @@ class Clips(Sequence):
                          f'offset {offset[i]}) {what}')
 
     # No sum of what the file says, which could overflow, before it is known to be small.
-    must((length >= 1) & (length <= frames) & (start >= 0) & (start <= frames - length)
-         & (shard >= 0) & (offset >= 0) & (offset <= start), None,
+    must((length >= 1) & (length <= frames) & (start <= frames - length) & (shard >= 0)
+         & (offset >= 0) & (offset <= start), None,
          f'does not lie inside the store\'s {frames} frames')
     order = np.argsort(start, kind='stable')
     # A shard's first frame, counted over the whole store, is the same whichever clip says so.

@@ -319,7 +319,8 @@ def test_shards_before_the_damage_are_kept(begun, tmp_path, name, kept):
 
 @pytest.mark.parametrize('change', [
     lambda text: text.replace('"train"', '"trbin"'), lambda text: text.replace('T00:00', 'T01:00'),
-    lambda text: text[:-1], lambda text: text[:-9]], ids=['split', 'time', 'end', 'cut'])
+    lambda text: text[:-9], lambda text: ''.join(text.splitlines(True)[:3])[:-1]],
+    ids=['split', 'time', 'cut', 'end of line'])
 def test_a_journal_that_reads_well_and_is_wrong(whole, begun, tmp_path, change):
   shutil.copytree(begun, tmp_path / 's.partial')
   file = tmp_path / 's.partial' / 'journal.jsonl'

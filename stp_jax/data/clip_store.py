@@ -153,7 +153,7 @@ class ClipStore:
     length = whole - start if length is None else length
     if not 0 <= start <= start + length <= whole:  # those are another clip's
       raise StoreError(f'{self.path}: {length} frames from {start} on of clip {clip}, which has '
-                       f'{whole}')
+                       f'{whole}; prepare the store again')
     found = self._shard(stream, shard)[offset + start:offset + start + length]
     if len(found) < length:
       raise StoreError(f'{self.path / f"{stream}-{shard:05d}.npy"}: ends before clip {clip}; '

@@ -117,7 +117,10 @@ def already_made(out, recipe: Mapping) -> ClipStore | None:
   """
   if not (pathlib.Path(out) / 'meta.json').exists():
     return None
-  store = ClipStore(out)
+  try:
+    store = ClipStore(out)
+  except StoreError as error:
+    raise StoreError(f'{error}: delete {out} first') from error
   if store.meta['recipe'] != json.loads(json.dumps(recipe)):
     raise StoreError(f'{out}: holds a store made from other inputs or options; delete it or choose '
                      'another --out')

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from stp_jax import files
-from stp_jax.data import clip_table, npy_file
+from stp_jax.data import clip_table, npy_file, store_check
 
 VERSION = 1
 FORCING_FILES = ('forcings', 'forcings_known', 'forcings_delay', 'forcings_forecast')
@@ -89,26 +89,26 @@ class ClipStore:
       raise StoreError(
           f'{self.path}: store version {version}, this stp_jax reads {VERSION}; prepare it again')
     try:
+      store_check.fields(self.meta)
       self.name: str = self.meta['name']
       self.cadence_hours: float = self.meta['cadence_hours']
       self.streams = {
           k: Stream(**dict(s, shape=tuple(s['shape']))) for k, s in self.meta['streams'].items()}
-      for stream in self.streams.values():
-        np.dtype(stream.dtype)  # an unknown one is a TypeError, here and not at the first frame
       self.forcings = [Forcing(**f) for f in self.meta['forcings']]
-      _check_names([*self.streams, *self.meta.get('checksum', {})])
+      _check_names([*self.streams, *self.meta['checksum']])
     except StoreError as error:
       raise StoreError(f'{self.path}/meta.json: {error}') from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
       raise StoreError(f'{self.path}/meta.json: not a store\'s ({type(error).__name__}: '
-                       f'{str(error)[:120]}); prepare it again') from error
+                       f'{str(error)[:120]}); prepare the store again') from error
     try:
       self.clips = clip_table.read(self.path / 'clips.json')
       self.splits = sorted(self.clips.splits)
+      self._farthest = self.clips.check(self.meta['frames'])
     except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError,
             RecursionError) as error:
       raise StoreError(f'{self.path}/clips.json: unreadable ({type(error).__name__}: '
-                       f'{str(error)[:120]}); prepare it again') from error
+                       f'{str(error)[:160]}); prepare the store again') from error
     self._maps: dict[tuple[str, int], np.ndarray] = {}
 
   def __repr__(self):  # Grain writes the source's repr into its checkpoints.
@@ -137,15 +137,28 @@ class ClipStore:
   @functools.cached_property
   def _columns(self) -> dict[str, np.ndarray]:
     try:
-      return {name: npy_file.load(self.path / f'{name}.npy', None) for name in FORCING_FILES}
+      return {p.stem: store_check.columns(
+          p, npy_file.load(p, None), self.meta['frames'], len(self.forcings))
+              for p in (self.path / f'{name}.npy' for name in FORCING_FILES)}
     except (OSError, ValueError, EOFError) as error:
       raise StoreError(f'{self.path}: forcings: {error}; prepare the store again') from error
 
   def frames(self, clip: int, start: int = 0, length: int | None = None, stream: str = 'frames'):
-    """Raw frames `[length, H, W, C]` of a clip, a read-only view of the memory map."""
+    """Raw frames `[length, H, W, C]` of a clip, a read-only view of the memory map.
+
+    Raises:
+      StoreError: frames before or after the clip, or a shard without them.
+    """
     shard, offset, whole = self.clips.place(clip)
     length = whole - start if length is None else length
-    return self._shard(stream, shard)[offset + start:offset + start + length]
+    if not 0 <= start <= start + length <= whole:  # those are another clip's
+      raise StoreError(f'{self.path}: {length} frames from {start} on of clip {clip}, which has '
+                       f'{whole}; prepare the store again')
+    found = self._shard(stream, shard)[offset + start:offset + start + length]
+    if len(found) < length:
+      raise StoreError(f'{self.path / f"{stream}-{shard:05d}.npy"}: ends before clip {clip}; '
+                       'prepare the store again')
+    return found
 
   def column(self, name: str) -> np.ndarray:
     """One of `forcings`, `forcings_known`, `forcings_delay`, `forcings_forecast`: `[N, F]`."""
@@ -158,7 +171,16 @@ class ClipStore:
     return value if spec.missing is None else np.where(raw == spec.missing, np.nan, value)
 
   def windows(self, splits: Iterable[str], length: int, stride: int = 1) -> np.ndarray:
-    """int32 `[K, 2]` (clip, start) of every whole window in these splits, in order."""
+    """int32 `[K, 2]` (clip, start) of every whole window in these splits, in order.
+
+    Raises:
+      StoreError: clips longer than their shards, before there are windows of them.
+    """
+    try:  # the size of one shard bounds what any clip can claim
+      store_check.shard(self.path, *next(iter(self.streams.items())), self._farthest,
+                        self.clips.place(self._farthest))
+    except (OSError, ValueError) as error:
+      raise StoreError(f'{self.path}: frames: {error}; prepare the store again') from error
     return self.clips.windows(splits, length, stride)
 
 
@@ -173,7 +195,8 @@ def assert_disjoint(stores: Sequence[ClipStore], train: Iterable[str]) -> None:
     for store in stores:
       for i, clip in enumerate(store.clips):
         if (clip.split in train) == training:
-          yield store, i, clip, clip.times(store.cadence_hours)
+          ends = [clip.times(store.cadence_hours, k, 1) for k in (0, clip.length - 1)]
+          yield store, i, clip, None if clip.time is None else np.concatenate(ends)
 
   def label(store, i, clip):
     return f'{store.path} clip {i} ({clip.split}, {clip.source}, {clip.time})'

@@ -8,9 +8,20 @@ import array
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+
+# NumPy also takes 'today' and zones of time, with a warning, and years of any length.
+_is_date = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:.]+)?').fullmatch
+
+
+def check_time(time: str) -> None:
+  """Raises ValueError unless this is the ISO time of a clip, or empty."""
+  if time and not _is_date(time):
+    raise ValueError(f'time {time[:40]!r} is no ISO date and time')
+  np.datetime64(time, 'm')  # a ValueError for a 31st of February
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +61,15 @@ class Clips(Sequence):
     for row in rows:
       for name in ('start', 'length', 'shard', 'offset'):
         numbers[name].append(row[name])
+      if not isinstance(row['split'], str):
+        raise ValueError(f'split {row["split"]!r} is no text')
       numbers['split'].append(codes.setdefault(row['split'], len(codes)))
-      text += f'{row["source"]}\0{row["time"] or ""}'.encode()
+      time = f'{row["time"] or ""}'
+      try:
+        check_time(time)
+      except ValueError as error:
+        raise ValueError(f'clip {len(numbers["end"])}: {error}') from error
+      text += f'{row["source"]}\0{time}'.encode()
       numbers['end'].append(len(text))
     self._columns = {k: np.frombuffer(v, np.int64) if v else np.zeros(0, np.int64)
                      for k, v in numbers.items()}
@@ -71,6 +89,44 @@ class Clips(Sequence):
     begin = int(self._columns['end'][index - 1]) if index else 0
     source, _, time = self._text[begin:row.pop('end')].decode().rpartition('\0')
     return Clip(**dict(row, split=self.splits[row['split']], source=source, time=time or None))
+
+  def check(self, frames: int) -> int:
+    """The clip that reaches farthest into its shard, if no two clips share a frame or a row.
+
+    Clips lie behind each other, in shards and in the rows of the forcings alike: one that reads
+    frames of another would bring those of a test split into training.
+
+    Args:
+      frames: of the whole store.
+
+    Raises:
+      ValueError: no clip, or one that lies elsewhere; by its number.
+    """
+    if not len(self):
+      raise ValueError('no clip')
+    start, length, shard, offset = (self._columns[k] for k in (
+        'start', 'length', 'shard', 'offset'))
+
+    def must(good: np.ndarray, numbers: np.ndarray | None, what: str) -> None:
+      if not good.all():
+        i = int(good.argmin())
+        i = i if numbers is None else int(numbers[i])
+        raise ValueError(f'clip {i} (start {start[i]}, length {length[i]}, shard {shard[i]}, '
+                         f'offset {offset[i]}) {what}')
+
+    # No sum of what the file says, which could overflow, before it is known to be small.
+    must((length >= 1) & (length <= frames) & (start <= frames - length) & (shard >= 0)
+         & (offset >= 0) & (offset <= start), None,
+         f'does not lie inside the store\'s {frames} frames')
+    order = np.argsort(start, kind='stable')
+    # A shard's first frame, counted over the whole store, is the same whichever clip says so.
+    begin, end, number, first = (
+        x[order] for x in (start, start + length, shard, start - offset))
+    must(begin[1:] >= end[:-1], order[1:], 'begins inside the clip before it')
+    must(np.where(number[1:] == number[:-1], first[1:] == first[:-1],
+                  (number[1:] > number[:-1]) & (first[1:] >= end[:-1])), order[1:],
+         'does not lie behind the clip before it')
+    return int((offset + length).argmax())
 
   def place(self, index: int) -> tuple[int, int, int]:
     """(shard, offset, length) of a clip: what reading frames takes, ten times faster."""

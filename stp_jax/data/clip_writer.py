@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from stp_jax import files
-from stp_jax.data import clip_table
+from stp_jax.data import clip_table, store_check, store_journal
 from stp_jax.data.clip_store import (
     FORCING_FILES,
     VERSION,
@@ -69,11 +68,21 @@ class StoreWriter:
         forcings=[dataclasses.asdict(f) for f in forcings],
         normalisation=dict(normalisation or {}), grid=dict(grid or {}), licence=licence,
         recipe=self._recipe)
+    try:  # what no reader would open is said now, not after hours
+      store_check.fields(json.loads(json.dumps(self._meta)) | dict(frames=0, checksum={}, card={}))
+    except (ValueError, OverflowError) as error:
+      raise StoreError(f'{self.path}: {error}; a store cannot hold this') from error
+    self._journal = store_journal.Journal(
+        self.partial, dict(version=VERSION, recipe=self._recipe), self._names)
     self.complete = False
     if self.path.exists():
       if not (self.path / 'meta.json').exists():
         raise StoreError(f'{self.path}: exists and is no clip store; choose another --out')
-      if ClipStore(self.path).meta['recipe'] != self._recipe:
+      try:
+        made = ClipStore(self.path).meta['recipe']
+      except StoreError as error:
+        raise StoreError(f'{error}: delete {self.path} first') from error
+      if made != self._recipe:
         raise StoreError(
             f'{self.path}: holds a store made from other inputs or options; delete it or choose '
             'another --out')
@@ -84,31 +93,12 @@ class StoreWriter:
     if not self.complete:
       self._resume()
 
-  @property
-  def _journal(self) -> pathlib.Path:
-    return self.partial / 'journal.jsonl'
-
-  def _entries(self) -> Iterator[dict]:
-    """The journal's shards; a line cut off by a kill ends them, and is cut off the file."""
-    if not self._journal.exists():
-      return
-    with self._journal.open('rb+') as file:
-      head, good = None, 0
-      for line in file:
-        if not line.endswith(b'\n'):
-          file.truncate(good)
-          return
-        entry = json.loads(line)
-        good += len(line)
-        if head is None:
-          if (entry.get('recipe'), entry.get('version')) != (self._recipe, VERSION):
-            return
-          head = entry
-        else:
-          yield entry
+  def _names(self, shard: int) -> list[str]:
+    names = (*self._streams, *(FORCING_FILES if self._forcings else ()))
+    return [f'{name}-{shard:05d}.npy' for name in names]
 
   def _resume(self) -> None:
-    for entry in self._entries():
+    for entry in self._journal.resume():
       self._keys.update(entry['keys'])
       self._sums |= entry['sums']
       self._count += len(entry['clips'])
@@ -117,13 +107,7 @@ class StoreWriter:
     if not self._shard:
       shutil.rmtree(self.partial, ignore_errors=True)
       self.partial.mkdir(parents=True)
-      self._append(dict(version=VERSION, recipe=self._recipe))
-
-  def _append(self, entry: dict) -> None:
-    with self._journal.open('a') as file:
-      file.write(json.dumps(entry) + '\n')
-      file.flush()
-      os.fsync(file.fileno())
+      self._journal.begin()
 
   def has(self, key: str) -> bool:
     """Whether clip `key` is already on disk, from a run that was killed."""
@@ -144,6 +128,12 @@ class StoreWriter:
     if set(frames) != set(self._streams):
       raise StoreError(f'{source}: streams {sorted(frames)}, the store has {sorted(self._streams)}')
     length = len(next(iter(frames.values())))
+    if not length:
+      raise StoreError(f'{source}: a clip without frames; leave it out')
+    try:
+      clip_table.check_time(str(time or ''))
+    except ValueError as error:
+      raise StoreError(f'{source}: {error}') from error
     for name, value in frames.items():
       spec = self._streams[name]
       if value.shape != (length, *spec.shape) or value.dtype != np.dtype(spec.dtype):
@@ -191,7 +181,7 @@ class StoreWriter:
       clips.append(dict(clip, start=self._frames + offset, shard=shard, offset=offset))
       offset += clip['length']
     keys = [clip[0] for clip in self._buffer]
-    self._append(dict(clips=clips, keys=keys, sums=sums))
+    self._journal.append(dict(clips=clips, keys=keys, sums=sums))
     self._sums |= sums
     self._count += len(clips)
     self._frames += offset
@@ -216,8 +206,10 @@ class StoreWriter:
       self._sums[f'{name}.npy'] = _write_npy(self.partial / f'{name}.npy', whole)
       for part in parts:
         self._sums.pop(part.name)
+    if sum(len(entry['clips']) for entry in self._journal.entries()) != self._count:
+      raise StoreError(f'{self._journal.path}: damaged meanwhile; prepare the store again')
     with (self.partial / 'clips.json').open('w') as file:
-      clip_table.write(file, (c for entry in self._entries() for c in entry['clips']))
+      clip_table.write(file, (c for entry in self._journal.entries() for c in entry['clips']))
     self._sums['clips.json'] = files.checksum(self.partial / 'clips.json')
     meta = dict(self._meta, frames=self._frames, shards=self._shard, checksum=self._sums, card={})
     if callable(card):
@@ -226,7 +218,7 @@ class StoreWriter:
     write_json(self.partial / 'meta.json', dict(meta, card=dict(card or {})))
     verify(self.partial)
     self.partial.replace(self.path)
-    for stale in [*self.path.glob('forcings*-*.npy'), self.path / 'journal.jsonl']:
+    for stale in [*self.path.glob('forcings*-*.npy'), self.path / self._journal.path.name]:
       stale.unlink()
     return ClipStore(self.path)
 

@@ -23,3 +23,5 @@ def load(path, mmap_mode: str | None = 'r') -> np.ndarray:
       return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
   except HEADER_ERRORS as error:
     raise ValueError(f'a damaged header ({type(error).__name__})') from error
+  except ValueError as error:  # some of NumPy's have several lines, of advice for other files
+    raise ValueError((str(error).splitlines() or ['not an array'])[0]) from error

@@ -50,7 +50,7 @@ class WindowSource(Windows):
   def __init__(self, store: clip_store.ClipStore, windows: np.ndarray, length: int, spec: DataSpec):
     super().__init__(store, windows, length)
     names = [f.name for f in store.forcings]
-    fill = np.zeros(store.meta['frames'], np.float32)
+    fill = np.zeros(len(store.column('forcings')), np.float32)
     # One row per frame holds the four columns of every forcing: a window is one slice.
     self._columns = np.stack(
         [[fill if c in spec.filled else store.column(part)[:, names.index(c)]

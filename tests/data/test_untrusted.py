@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import pickle
+import re
 import resource
 import shutil
 import struct
@@ -16,15 +17,19 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from stp_jax import config as config_files
 from stp_jax import prepare
 from stp_jax.data import (
     archives,
+    clip_store,
     folder_arrays,
     index_files,
     ionex_file,
     npy_file,
     npz_rows,
+    pipeline,
     samples,
+    spec,
     tfrecord,
     unpack,
 )
@@ -371,10 +376,30 @@ def _fuzz_store(tmp_path, examples):
       store.column('forcings')
       for i in range(min(len(store.clips), 5)):
         store.frames(i)
+      _as_trained(store)
+      accepted.append(1)
     except StoreError as error:
+      assert '\n' not in str(error) and str(tmp_path / 't') in str(error)
+    except ValueError as error:  # nothing is wrong with the store, but the run cannot use it
+      assert re.search('zero windows|not known at issue time|no file gives', str(error))
       assert '\n' not in str(error)
 
+  accepted = []
   run()
+  assert accepted
+
+
+def _as_trained(store):
+  """What a run does with a store: its spec, a look for leaks, windows, a batch."""
+  data = config_files.load('configs/iono_mixer.py:smoke', {}).data
+  data.t_in, data.t_out, data.eval_batch_size = 4, 2, 2
+  made = spec.make([store], data, ['train'])
+  assert made.row_weights.shape == (16,) and made.frames_per_day > 0
+  clip_store.assert_disjoint([store], ['train'])
+  for split in ('train', 'test'):
+    found = pipeline.sources([store], made, [split], 6, 1)
+    batch = next(pipeline.eval_batches(found, made, data, 4))
+    assert batch['frames'].shape == (2, 6, 16, 16, 1)
 
 
 def test_fuzzed_stores_are_errors(tmp_path):

@@ -113,8 +113,7 @@ class _Refused(tarfile.FilterError):
 class _Member(tarfile.TarInfo):
   """A member whose headers are not read whatever their size.
 
-  tarfile reads long names and attributes whole, one within the other, and hands those of the
-  archive to each member.
+  tarfile reads long names and attributes whole, and one header from within the other.
   """
 
   @classmethod
@@ -141,9 +140,7 @@ class _Member(tarfile.TarInfo):
       self._sparse()
     else:
       archive.own = 0
-    found = super()._proc_member(archive)
-    found.pax_headers = {}
-    return found
+    return super()._proc_member(archive)
 
   def _sparse(self, *_):
     raise _Refused(self, 'a sparse file; pack it again without --sparse')
@@ -191,5 +188,5 @@ def unpack_tar(path: pathlib.Path, folder: pathlib.Path) -> None:
       if member.islnk() and not os.path.exists(inside / member.linkname):
         raise _Refused(member, f'a link to {member.linkname[:80]!r}, which is not before it')
       archive.extract(member, inside, filter='data')
-      archive.members.clear()  # kept for links to what comes later
+      archive.members.clear()  # each holds what the headers of all say
       bar.update()

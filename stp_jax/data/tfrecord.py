@@ -18,7 +18,7 @@ from stp_jax.data.clip_store import StoreError
 
 MAX_RECORD = 1 << 30
 # Entries of one Example that are looked at one by one; besides, one in 64 of its bytes.
-MAX_ENTRIES = 1 << 21
+MAX_ENTRIES = 1 << 20
 _POLYNOMIAL = 0x82f63b78  # CRC-32C (Castagnoli), reflected
 _LANE = 1024
 

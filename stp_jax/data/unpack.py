@@ -133,8 +133,9 @@ class _Member(tarfile.TarInfo):
         archive.shared += self.size
       else:
         archive.own += self.size
-      if self.size < 0 or max(archive.shared, archive.own) > MAX_HEADER:
-        raise _Refused(self, f'{self.size:,} bytes of names and attributes; {MAX_HEADER:,} are '
+      size = max(archive.shared, archive.own)
+      if self.size < 0 or size > MAX_HEADER:
+        raise _Refused(self, f'{size:,} bytes of names and attributes; at most {MAX_HEADER:,} are '
                              'read')
     elif self.type == tarfile.GNUTYPE_SPARSE:
       self._sparse()

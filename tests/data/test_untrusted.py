@@ -34,6 +34,8 @@ from stp_jax.data import (
     unpack,
 )
 from stp_jax.data.clip_store import ClipStore, StoreError
+from stp_jax.metrics import lpips
+from stp_jax.models.beam import pretrained
 from tests import stores
 from tests.data import ionex_text, tfrecord_bytes
 
@@ -632,3 +634,22 @@ def test_promises_of_unknown_blocks_are_refused(tmp_path):
   path.write_bytes(b'DATATYPE CssiSpaceWeather\nNUM_1_POINTS 3\n')
   with pytest.raises(StoreError, match=r"sw\.txt:2: unknown block '1'"):
     index_files.read(path, 'observed')
+
+
+def test_weights_damaged_in_their_middle_are_one_line(tmp_path):
+  """Their headers are whole: what is wrong shows when an array is read."""
+  path = tmp_path / 'a.npz'
+  np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 50, 20_000).astype(np.int32))
+  data = path.read_bytes()
+  for at in range(len(data) // 4, len(data), 500):
+    path.write_bytes(data[:at] + b'\xff' * 40 + data[at + 40:])
+    try:
+      _read_npz(path)
+    except samples.Unreadable as error:
+      if 'Error -3' in str(error):  # of zlib
+        break
+  for reading in (lpips.load, lambda p: pretrained.insert({'params': {'image_encoder': {'x': 1}}},
+                                                          {'image': p})):
+    with pytest.raises(ValueError, match=r'a\.npz: not an \.npz') as error:
+      reading(path)
+    assert '\n' not in str(error.value)

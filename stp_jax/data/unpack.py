@@ -4,6 +4,7 @@ import contextlib
 import lzma
 import os
 import pathlib
+import re
 import shutil
 import tarfile
 import zipfile
@@ -110,6 +111,38 @@ class _Refused(tarfile.FilterError):
     Exception.__init__(self, f'{member.name[:80]!r}: {what}')
 
 
+def _is_pax(data: bytes, size: int) -> bool:
+  """Whether a header is lines of `length name=value` and nothing else.
+
+  Of others, older versions of tarfile take a time and a memory that grow with the square of their
+  size; so they do for digits in a row, of which no name has that many.
+  """
+  at = 0
+  while at < size:
+    found = re.compile(rb'(\d{1,9}) [^=\n]+=').match(data, at, size)
+    length = int(found[1]) if found else 0
+    if not found or at + length > size or found.end() >= at + length:
+      return False
+    at += length
+    if data[at - 1] != 0x0a:
+      return False
+  return not data[size:].strip(b'\0') and not re.search(rb'\d{300}', data)
+
+
+class _Again:
+  """Stands for the file of an archive until what was read of it has been read once more."""
+
+  def __init__(self, archive: tarfile.TarFile, data: bytes):
+    self._archive, self._file, self._data = archive, archive.fileobj, data
+
+  def read(self, _: int) -> bytes:
+    self._archive.fileobj = self._file
+    return self._data
+
+  def close(self) -> None:
+    self._file.close()
+
+
 class _Member(tarfile.TarInfo):
   """A member whose headers are not read whatever their size.
 
@@ -137,6 +170,13 @@ class _Member(tarfile.TarInfo):
       if self.size < 0 or size > MAX_HEADER:
         raise _Refused(self, f'{size:,} bytes of names and attributes; at most {MAX_HEADER:,} are '
                              'read')
+      if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
+        data = archive.fileobj.read(self._block(self.size))
+        if len(data) < self.size:
+          raise tarfile.ReadError('unexpected end of data')
+        if not _is_pax(data, self.size):
+          raise _Refused(self, 'names and attributes that are none')
+        archive.fileobj = _Again(archive, data)
     elif self.type == tarfile.GNUTYPE_SPARSE:
       self._sparse()
     else:

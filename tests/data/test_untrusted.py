@@ -465,13 +465,19 @@ def _headers(path, *blocks):
 
 
 _PAX = b'22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n'
+_LONG = b'20000 comment=' + b'x' * 19985 + b'\n'
 _TARS = {
     **{f'long {kind.decode()}': ([(kind, 16 << 20, bytes(16 << 20))], 'names and attributes')
        for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME,
                     tarfile.GNUTYPE_LONGLINK, tarfile.SOLARIS_XHDTYPE)},
-    'one in the other': ([(tarfile.XHDTYPE, 20 << 10, bytes(20 << 10))] * 200, 'names and attr'),
-    'shared': ([(tarfile.XGLTYPE, 20 << 10, bytes(20 << 10)), (tarfile.REGTYPE, 0, b'')] * 9,
-               'names and attr'),
+    'one in the other': ([(tarfile.XHDTYPE, len(_LONG), _LONG)] * 200, 'bytes of names and attr'),
+    'shared': ([(tarfile.XGLTYPE, len(_LONG), _LONG), (tarfile.REGTYPE, 0, b'')] * 9,
+               'bytes of names and attr'),
+    # For these, Python 3.11.7 takes a gigabyte, a minute, or what belongs to the next header.
+    **{f'no lines {i}': ([(tarfile.XHDTYPE, len(data), data)], 'names and attributes that are none')
+       for i, data in enumerate((b'2 ' * 9999 + b'=', b'59999 x=' + b'1' * 59990 + b'\n',
+                                 b'9999 x=1\n', b'8 x=1\n', b'0 x=1\n', b'7 xxx=1\n',
+                                 b'6 x=1\n2'))},
     'less than nothing': ([(tarfile.GNUTYPE_LONGNAME, -512, bytes(16 << 20))], 'names and attr'),
     'a negative file': ([(tarfile.REGTYPE, -512, b'')], '-512 bytes; refused'),
     'sparse': ([(tarfile.GNUTYPE_SPARSE, 0, b'')], 'a sparse file; pack it again'),

@@ -478,6 +478,7 @@ _TARS = {
        for i, data in enumerate((b'2 ' * 9999 + b'=', b'59999 x=' + b'1' * 59990 + b'\n',
                                  b'9999 x=1\n', b'8 x=1\n', b'0 x=1\n', b'7 xxx=1\n',
                                  b'6 x=1\n2'))},
+    'behind its end': ([(tarfile.XHDTYPE, 6, b'6 x=1\n6 y=1\n')], 'attributes that are none'),
     'less than nothing': ([(tarfile.GNUTYPE_LONGNAME, -512, bytes(16 << 20))], 'names and attr'),
     'a negative file': ([(tarfile.REGTYPE, -512, b'')], '-512 bytes; refused'),
     'sparse': ([(tarfile.GNUTYPE_SPARSE, 0, b'')], 'a sparse file; pack it again'),

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 
 from stp_jax.data import archives
+from stp_jax.data.clip_store import StoreError
 
 # Where trainers put the weights, tried in order; a bare state_dict has none of these.
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 _LIGHTNING = 'pytorch-lightning_version'
+# Nothing that trainers write comes near these.
+_DEEPEST, _MOST_VALUES = 64, 1 << 20
+_SLACK = 1 << 20  # bytes that a tensor which repeats its values may have
+_SHARED = 16  # times that tensors may share the bytes of the file
 
 
 class CheckpointError(ValueError):
@@ -47,6 +52,10 @@ class TorchCheckpoint:
   left_out: tuple[str, ...] = ()
 
 
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _load_torch(path: pathlib.Path) -> object:
   try:
     import torch
@@ -54,6 +63,14 @@ def _load_torch(path: pathlib.Path) -> object:
     raise CheckpointError(
         f'{path}: reading a PyTorch file needs PyTorch: pip install "stp_jax[convert]"; '
         'an .npz of its arrays is read without') from error
+  try:
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as archive:
+        archives.check_sizes(path, archive)
+  except StoreError as error:
+    raise CheckpointError(str(error)) from error
+  except archives.ERRORS as error:
+    raise CheckpointError(f'{path}: damaged: {_first_line(error)}') from error
   # Trainers keep their arguments in one; it holds values and runs nothing.
   allow = getattr(torch.serialization, 'safe_globals', lambda _: contextlib.nullcontext())
   try:
@@ -64,9 +81,8 @@ def _load_torch(path: pathlib.Path) -> object:
     raise CheckpointError(
         f'{path}: refused: not a PyTorch checkpoint, or one with Python objects beside tensors, '
         'which could run code when read; save its state_dict alone') from error
-  except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-    reason = (str(error).splitlines() or ['it ends early'])[0]
-    raise CheckpointError(f'{path}: damaged: {reason}') from error
+  except Exception as error:  # whatever the readers of a damaged pickle trip over
+    raise CheckpointError(f'{path}: damaged: {_first_line(error)}') from error
 
 
 def _load_safetensors(path: pathlib.Path) -> object:
@@ -78,7 +94,7 @@ def _load_safetensors(path: pathlib.Path) -> object:
   try:
     return safetensors.numpy.load_file(path)
   except Exception as error:  # its own type, which changed its name between versions
-    raise CheckpointError(f'{path}: not a safetensors file: {error}') from error
+    raise CheckpointError(f'{path}: not a safetensors file: {_first_line(error)}') from error
 
 
 def _array(path: pathlib.Path, key: str, value: object) -> np.ndarray:
@@ -86,28 +102,71 @@ def _array(path: pathlib.Path, key: str, value: object) -> np.ndarray:
     return value
   if not hasattr(value, 'detach'):
     raise CheckpointError(f'{path}: {key} is a {type(value).__name__}, not a tensor')
-  value = value.detach()
-  # NumPy has no bfloat16.
-  return (value.float() if str(value.dtype) == 'torch.bfloat16' else value).numpy()
+  try:
+    value = value.detach()
+    claimed = value.numel() * value.element_size()
+    have = value.untyped_storage().nbytes()
+    if claimed <= max(have, _SLACK):
+      value = value.resolve_conj().resolve_neg()
+      # NumPy has no bfloat16.
+      return (value.float() if str(value.dtype) == 'torch.bfloat16' else value).numpy()
+  except Exception as error:  # sparse, quantised, on no device, of 8 bits, ...: each its own
+    kind = ' '.join(str(getattr(value, n, '')) for n in ('layout', 'dtype', 'device'))
+    raise CheckpointError(f'{path}: {key} is a tensor that NumPy has no array for ({kind}); save '
+                          'it dense, as float32, on the CPU') from error
+  raise CheckpointError(f'{path}: {key} says that it is {tuple(value.shape)} {value.dtype}, which '
+                        f'its {have:,} bytes are not; refused')
 
 
-def _plain(path: pathlib.Path, tree: object) -> Any:
-  """Arrays for tensors, dictionaries for mappings and namespaces, everywhere in `tree`."""
-  if isinstance(tree, argparse.Namespace):
-    tree = vars(tree)
-  if isinstance(tree, Mapping):
-    return {k: _plain(path, v) for k, v in tree.items()}
-  if isinstance(tree, (list, tuple)):
-    return [_plain(path, v) for v in tree]
-  return _array(path, '', tree) if hasattr(tree, 'detach') else tree
+class _Reader:
+  """Arrays for the tensors of one file, as long as they are no more than it can hold.
+
+  A few bytes of a pickle can make a list that holds itself, one that holds the same list twice,
+  which holds the same list twice, or a thousand tensors of the same bytes.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    self._path, self._values = path, _MOST_VALUES
+    self._bytes = _SHARED * (path.stat().st_size + _SLACK)
+
+  def array(self, key: str, value: object) -> np.ndarray:
+    array = _array(self._path, key, value)
+    if array is not value:
+      self._bytes -= array.nbytes
+    if self._bytes < 0:
+      raise CheckpointError(f'{self._path}: its tensors up to {key} say that they have far more '
+                            'bytes than the file; refused')
+    return array
+
+  def weights(self, tree: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    for key in tree:
+      if not isinstance(key, str) or not key.isprintable():
+        raise CheckpointError(f'{self._path}: the key {repr(key)[:80]} is no name of a weight')
+    return {k: self.array(k, v) for k, v in tree.items()}
+
+  def plain(self, name: str, tree: object, depth: int = 0) -> Any:
+    """Arrays for tensors, dictionaries for mappings and namespaces, everywhere in `tree`."""
+    self._values -= 1
+    if depth > _DEEPEST or self._values < 0:
+      what = f'nested {depth} deep' if depth > _DEEPEST else f'of {_MOST_VALUES:,} values and more'
+      raise CheckpointError(f'{self._path}: {name}: {what}; refused: save its state_dict alone')
+    if isinstance(tree, argparse.Namespace):
+      tree = vars(tree)
+    if isinstance(tree, Mapping):
+      return {k: self.plain(name, v, depth + 1) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+      return [self.plain(name, v, depth + 1) for v in tree]
+    return self.array(name, tree) if hasattr(tree, 'detach') else tree
 
 
-def _beside(path: pathlib.Path, tree: Mapping[str, Any]) -> dict[str, Any]:
+def _beside(reader: _Reader, tree: Mapping[str, Any]) -> dict[str, Any]:
   """What a trainer's wrapper holds beside the weights."""
   def first(*names):
-    found = next((tree[n] for n in names if tree.get(n)), {})
+    kinds = Mapping, list, tuple, argparse.Namespace
+    name = next((n for n in names if isinstance(tree.get(n), kinds) and tree[n]), '')
+    found = tree[name] if name else {}
     found = found[0] if isinstance(found, (list, tuple)) else found
-    found = _plain(path, found)
+    found = reader.plain(name, found)
     return found if isinstance(found, dict) else {}
 
   epoch = tree.get('epoch') if isinstance(tree.get('epoch'), int) else None
@@ -133,20 +192,21 @@ def load(path: str | pathlib.Path) -> TorchCheckpoint:
       archives.check_npz(path)
       with np.load(path, allow_pickle=False) as file:
         tree: object = dict(file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-      raise CheckpointError(f'{path}: not an .npz of plain arrays: {error}') from error
+    except archives.ERRORS as error:
+      raise CheckpointError(f'{path}: not an .npz of plain arrays: {_first_line(error)}'
+                            ) from error
   else:
     tree = (_load_safetensors if path.suffix == '.safetensors' else _load_torch)(path)
-  wrapper, beside = '', {}
+  reader, wrapper, beside = _Reader(path), '', {}
   if isinstance(tree, Mapping):
     wrapper = next((k for k in _WRAPPERS if isinstance(tree.get(k), Mapping)), '')
     if wrapper:
-      beside = _beside(path, tree)
+      beside = _beside(reader, tree)
       tree = tree[wrapper]
   if not isinstance(tree, Mapping) or not tree:
     raise CheckpointError(f'{path}: holds no weights (a {type(tree).__name__}); expected a '
                           f'state_dict, alone or under {" or ".join(_WRAPPERS)}')
-  weights = {k: _array(path, k, v) for k, v in tree.items()}
+  weights = reader.weights(tree)
   left_out = ()
   if beside.get('lightning') and any(k.startswith('model.') for k in weights):
     left_out = tuple(k for k in weights if not k.startswith('model.'))

@@ -8,7 +8,6 @@ where the publisher, or a library that many use, tells them.
 import os
 import pathlib
 import shutil
-import tarfile
 import zipfile
 from typing import NamedTuple
 
@@ -76,26 +75,57 @@ def fetch(dataset: str, in_dir=None, mirror: str = '') -> pathlib.Path:
   for file in SETS[dataset]:
     done = base / f'.{file.file_name}.unpacked'
     if done.exists():
+      shutil.rmtree(_moving(base, file.file_name), ignore_errors=True)
       continue
     url = f'{mirror.rstrip("/")}/{file.file_name}' if mirror else file.url
     path = download.fetch(url, base / file.file_name, expected=file.checksum)
     if file.unpack is not None:
-      _unpack(path, base, file.unpack)
-      done.touch()
+      _unpack(path, base, file.unpack, done)
   return base
 
 
-def _unpack(path: pathlib.Path, base: pathlib.Path, into: str) -> None:
+def _moving(base: pathlib.Path, name: str) -> pathlib.Path:
+  """What an archive held, whole, while it is moved into place."""
+  return base / f'{name}.moving'
+
+
+def _unpack(path: pathlib.Path, base: pathlib.Path, into: str, done: pathlib.Path) -> None:
   """Unpacks into a folder beside it first: a kill leaves no half of a data set.
+
+  What is unpacked whole takes another name before the first of it is moved away, so that the next
+  run goes on with what is left there.
+
+  Args:
+    done: an empty file, made when all is in place.
 
   Raises:
     StoreError: see `unpack`; or something of that name is there already.
   """
+  moving = _moving(base, path.name)
+  begun = moving.exists()
+  if not begun:
+    _unpack_whole(path, base, into, moving)
+  target = base / into
+  target.mkdir(parents=True, exist_ok=True)
+  inside = sorted(moving.iterdir())
+  for item in inside:
+    if os.path.lexists(target / item.name):
+      if not begun:
+        shutil.rmtree(moving, ignore_errors=True)
+      raise StoreError(f'{target / item.name}: is there already, and {path.name} holds one too; '
+                       'move it away')
+  for item in inside:
+    item.replace(target / item.name)
+  done.touch()
+  shutil.rmtree(moving, ignore_errors=True)
+
+
+def _unpack_whole(path: pathlib.Path, base: pathlib.Path, into: str, moving: pathlib.Path) -> None:
   temporary = base / f'{path.name}.unpacking'
   shutil.rmtree(temporary, ignore_errors=True)
   temporary.mkdir()
   try:
-    if tarfile.is_tarfile(path):
+    if unpack.is_tar(path):
       unpack.unpack_tar(path, temporary)
     elif zipfile.is_zipfile(path):
       unpack.unpack_zip(path, temporary)
@@ -104,18 +134,11 @@ def _unpack(path: pathlib.Path, base: pathlib.Path, into: str) -> None:
   except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)
     raise
-  target = base / into
   # An archive that holds the data set's folder itself, or what is in it.
-  inside = sorted(temporary.iterdir())
+  inside, whole = sorted(temporary.iterdir()), temporary
   name = pathlib.PurePath(into).name
-  if name and len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() == name.lower():
-    inside = sorted(inside[0].iterdir())
-  target.mkdir(parents=True, exist_ok=True)
-  for item in inside:
-    if (target / item.name).exists():
-      shutil.rmtree(temporary, ignore_errors=True)
-      raise StoreError(f'{target / item.name}: is there already, and {path.name} holds one too; '
-                       'move it away')
-  for item in inside:
-    item.replace(target / item.name)
+  if (name and len(inside) == 1 and inside[0].name.lower() == name.lower() and inside[0].is_dir()
+      and not inside[0].is_symlink()):
+    whole = inside[0]
+  whole.replace(moving)
   shutil.rmtree(temporary, ignore_errors=True)

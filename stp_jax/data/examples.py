@@ -35,7 +35,7 @@ _PACKED = dict(train='train', valid='validation', test='test')
 
 
 def _pair(path: pathlib.Path) -> np.ndarray:
-  with npz_rows.opened(path) as file:
+  with npz_rows.opened(path, together=True) as file:
     lacking = [k for k in ('inputs', 'labels') if k not in file]
     if lacking:
       raise Unreadable(f'{path}: no array {" ".join(lacking)}; it has {" ".join(file)}')

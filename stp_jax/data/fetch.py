@@ -183,6 +183,7 @@ def load(url: str, part: pathlib.Path, size: int | None = None, headers: Mapping
       kept = json.loads(tag(part).read_text())
     except (OSError, ValueError):
       pass
+    kept = kept if isinstance(kept, dict) else {}
     if kept.get('url') != url or not kept.get('version'):
       have = 0  # nobody knows which file this is the beginning of
   if have:
@@ -210,6 +211,8 @@ def load(url: str, part: pathlib.Path, size: int | None = None, headers: Mapping
     _refuse_page(url, answer, b'')
     version = found.get('ETag') or found.get('Last-Modified')
     weak = (version or '').startswith('W/')
+    if not have:  # before it is written down that the beginning is of this version
+      part.unlink(missing_ok=True)
     tag(part).write_text(json.dumps(dict(url=url, version=None if weak else version, total=total)))
     name = part.name.removesuffix('.part')
     with part.open('ab' if have else 'wb') as file, tqdm(

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -121,8 +120,9 @@ def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str) -> lis
   def read(number: int, start: int, stop: int) -> Iterator[np.ndarray | BadFrame]:
     try:
       yield from layouts.reader(opened, layout, number)(start, stop)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-      yield BadFrame(f'{path}: unreadable ({str(error).splitlines()[0]})')
+    except archives.ERRORS as error:
+      reason = (str(error).splitlines() or [type(error).__name__])[0]
+      yield BadFrame(f'{path}: unreadable ({reason})')
 
   return [Clip(name + several.format(i), length, shape, dtype, functools.partial(read, i))
           for i in range(count)]
@@ -159,7 +159,7 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
         parts.append(clips.gap(name, shown))
       except StoreError:
         raise
-      except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+      except archives.ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(path), '')
         error = BadFrame(f'{path}: unreadable ({reason.strip()})')
         bad(error, name)

@@ -9,6 +9,8 @@ from stp_jax.data.clip_store import StoreError
 from stp_jax.data.text_file import TextFile
 
 _MAX_DAYS = 100_000
+_MAX_LINES = 1_000_000  # a line is a day or a comment
+_BLOCKS = b'OBSERVED', b'DAILY_PREDICTED', b'MONTHLY_PREDICTED'
 _NAMES = {'f107': 1, 'r': 1, 'kp': 8, 'ap': 8}
 
 
@@ -30,7 +32,7 @@ def read(path: str | pathlib.Path, f107: str) -> Table:
   Raises:
     StoreError: an unknown layout, or names file and line of what cannot be read.
   """
-  with TextFile(path) as text:
+  with TextFile(path, _MAX_LINES) as text:
     line = text.next()
     if line.startswith(b'DATE,'):
       return _table(text, *_csv(text, line, f107))
@@ -83,10 +85,13 @@ def _celestrak(text: TextFile, f107: str):
     if words[0].startswith(b'NUM_') and len(words) == 2:
       if not words[1].isdigit():
         raise text.error('NUM_..._POINTS without a number')
-      promised[words[0][4:-7]] = int(words[1])
+      name = words[0][4:].removesuffix(b'_POINTS')
+      if name not in _BLOCKS:
+        raise text.error(f'unknown block {name.decode("ascii", "replace")!r}')
+      promised[name] = int(words[1])
     elif words[0] == b'BEGIN' and len(words) == 2:
       block, count = words[1], 0
-      if block not in (b'OBSERVED', b'DAILY_PREDICTED', b'MONTHLY_PREDICTED'):
+      if block not in _BLOCKS:
         raise text.error(f'unknown block {block.decode("ascii", "replace")!r}')
     elif words[0] == b'END':
       if count != promised.get(block, count):

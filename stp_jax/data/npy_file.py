@@ -1,5 +1,7 @@
 """Arrays of .npy files that nobody vouches for."""
 
+import io
+import struct
 import tokenize
 import warnings
 
@@ -9,6 +11,29 @@ import numpy as np
 # of Python 2 and hands it to Python's tokenizer.
 HEADER_ERRORS = (tokenize.TokenError, SyntaxError, OverflowError, MemoryError, RecursionError,
                  TypeError)
+_MOST = 10_000  # characters that NumPy takes for a header
+
+
+def read_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+  """Shape, Fortran order and type that the array in an open file claims; reads its header alone.
+
+  Raises:
+    ValueError and HEADER_ERRORS: no array, one of an unknown version, a damaged header.
+  """
+  version = np.lib.format.read_magic(file)
+  if version not in ((1, 0), (2, 0), (3, 0)):
+    raise ValueError(f'version {version[0]}.{version[1]} of the format; 1.0 to 3.0 are read')
+  kind = '<H' if version == (1, 0) else '<I'
+  length = file.read(struct.calcsize(kind))
+  if len(length) < struct.calcsize(kind):
+    raise ValueError('it ends in its header')
+  size, = struct.unpack(kind, length)
+  if size > _MOST:  # NumPy reads it before it looks at its length
+    raise ValueError(f'a header of {size:,} bytes; at most {_MOST:,} are read')
+  rest = io.BytesIO(length + file.read(size))
+  # 3.0 differs from 2.0 in the characters that names of fields may have.
+  return (np.lib.format.read_array_header_1_0 if version == (1, 0)
+          else np.lib.format.read_array_header_2_0)(rest)
 
 
 def load(path, mmap_mode: str | None = 'r') -> np.ndarray:

@@ -26,10 +26,7 @@ class Member:
       raise Unreadable(f'{path}: no array {name}; it has {there or "none"}')
     with naming(path, 'an npz file'):
       self._file = archive.open(f'{name}.npy')
-      version = np.lib.format.read_magic(self._file)
-      read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-              else np.lib.format.read_array_header_2_0)
-      self.shape, fortran, self.dtype = read(self._file)
+      self.shape, fortran, self.dtype = npy_file.read_header(self._file)
     claimed, size = math.prod(self.shape) * self.dtype.itemsize, archive.getinfo(f'{name}.npy')
     if claimed > size.file_size:
       raise Unreadable(f'{path}: array {name} says that it is {self.dtype}{list(self.shape)}, '
@@ -66,8 +63,11 @@ def members(path: pathlib.Path, *names: str) -> Iterator[tuple[Member, ...]]:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
+def opened(path: pathlib.Path, together: bool = False) -> Iterator[np.lib.npyio.NpzFile]:
   """An .npz of which arrays are read whole, once its sizes were looked at.
+
+  Args:
+    together: all of them, at once.
 
   Raises:
     Unreadable: it is absent or damaged. StoreError: it claims more than it holds.
@@ -76,7 +76,7 @@ def opened(path: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
     if not path.exists():
       raise FileNotFoundError
     try:
-      archives.check_npz(path)
+      archives.check_npz(path, together)
     except archives.DamagedArchive as error:
       raise Unreadable(f'{path}: unreadable as an npz file ({error.__cause__})') from error
     with np.load(path, allow_pickle=False) as file:

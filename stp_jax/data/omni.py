@@ -97,7 +97,7 @@ def read(sources: Sequence[str | pathlib.Path]) -> tuple[np.datetime64, dict[str
   """
   rows: dict[int, dict[str, float]] = {}
   for path in sources:
-    with TextFile(path) as text:
+    with TextFile(path, 2 * _MAX_HOURS) as text:  # a line is an hour, or blank
       while (line := text.next()) is not None:
         if not line.strip():
           continue

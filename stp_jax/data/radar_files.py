@@ -160,7 +160,7 @@ def read_packed(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int, str]:
   Raises:
     StoreError: names the file, which is no such npz, is damaged, or claims absurd sizes.
   """
-  archives.check_npz(path)
+  archives.check_npz(path, together=False)  # one of them is the data
   with _naming(path), np.load(path, allow_pickle=False) as file:
     key = next((k for k in file if re.fullmatch(r'mm_per_\d+min', k)), None)
     if key is None:

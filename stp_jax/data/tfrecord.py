@@ -4,18 +4,21 @@ A record is u64 length, masked CRC-32C of the length, payload, masked CRC-32C of
 little-endian. An Example is a protocol buffer that maps names to lists of bytes, floats or int64.
 """
 
+import array
 import functools
 import os
 import pathlib
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from stp_jax.data.clip_store import StoreError
 
 MAX_RECORD = 1 << 30
+# Entries of one Example that are looked at one by one; besides, one in 64 of its bytes.
+MAX_ENTRIES = 1 << 20
 _POLYNOMIAL = 0x82f63b78  # CRC-32C (Castagnoli), reflected
 _LANE = 1024
 
@@ -129,34 +132,55 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     yield key >> 3, kind, value
 
 
+_Fields = Callable[[memoryview], Iterator[tuple[int, int, Any]]]
+_Items = Callable[[memoryview], Iterator[tuple[int, Any]]]
+
+
 def _message(value, kind: int) -> memoryview:
   if kind != 2:
     raise ValueError('a number where a message belongs')
   return value
 
 
-def _list(feature: memoryview) -> list[bytes] | np.ndarray:
+def _floats(message: memoryview, items: _Items) -> np.ndarray:
+  """float32 `[n]` of a float list: packed, or one by one."""
+  data = np.frombuffer(message, np.uint8)
+  if len(data) % 5 == 0 and (data[::5] == 0x0d).all():  # one by one and nothing else: a whole map
+    return data.reshape(-1, 5)[:, 1:].copy().view('<f4')[:, 0]
+  joined = bytearray()
+  for kind, value in items(message):
+    if kind not in (2, 5) or len(value) % 4:
+      raise ValueError('a float list is no floats')
+    joined += value
+  return np.frombuffer(joined, '<f4')
+
+
+def _integers(message: memoryview, items: _Items) -> np.ndarray:
+  """int64 `[n]` of an int64 list: packed, or one by one."""
+  numbers = array.array('Q')
+  for kind, value in items(message):
+    if kind == 0:
+      numbers.append(value)
+    elif kind == 2:
+      at = 0
+      while at < len(value):
+        one, at = _varint(value, at)
+        numbers.append(one)
+  return np.array(numbers, np.uint64).view(np.int64)
+
+
+def _list(feature: memoryview, fields: _Fields) -> list[bytes] | np.ndarray:
   """bytes_list -> list of bytes; float_list -> float32 `[n]`; int64_list -> int64 `[n]`."""
   result = []
-  for number, kind, value in _fields(feature):  # of a oneof, the last one counts
-    items = list(_fields(_message(value, kind)))
-    items = [(k, v) for n, k, v in items if n == 1]
+  items = lambda message: ((k, v) for n, k, v in fields(message) if n == 1)
+  for number, kind, value in fields(feature):  # of a oneof, the last one counts
+    message = _message(value, kind)
     if number == 1:
-      result = [bytes(_message(v, k)) for k, v in items]
-    elif number == 2:  # packed, or one by one
-      if any(k not in (2, 5) or len(v) % 4 for k, v in items):
-        raise ValueError('a float list is no floats')
-      result = np.frombuffer(b''.join(v for _, v in items), '<f4')
+      result = [bytes(_message(v, k)) for k, v in items(message)]
+    elif number == 2:
+      result = _floats(message, items)
     elif number == 3:
-      numbers = []
-      for k, v in items:
-        at, packed = 0, v if k == 2 else None
-        while packed is not None and at < len(packed):
-          one, at = _varint(packed, at)
-          numbers.append(one)
-        if k == 0:
-          numbers.append(v)
-      result = np.array([n - (n >> 63 << 64) for n in numbers], np.int64)
+      result = _integers(message, items)
   return result
 
 
@@ -166,18 +190,27 @@ def example(payload: bytes) -> dict[str, list[bytes] | np.ndarray]:
   Raises:
     ValueError: not an Example; the message says what is wrong with it, not where it stands.
   """
-  result = {}
-  for number, kind, value in _fields(memoryview(payload)):
+  result, left = {}, MAX_ENTRIES + len(payload) // 64
+
+  def fields(message):  # each costs many times its bytes, which may be two
+    nonlocal left
+    for field in _fields(message):
+      left -= 1
+      if left < 0:
+        raise ValueError(f'more than {MAX_ENTRIES + len(payload) // 64:,} entries; refused')
+      yield field
+
+  for number, kind, value in fields(memoryview(payload)):
     if number != 1:
       continue
-    for inner, kind_inner, entry in _fields(_message(value, kind)):
+    for inner, kind_inner, entry in fields(_message(value, kind)):
       if inner != 1:
         continue
       name, feature = '', memoryview(b'')
-      for part, kind_part, content in _fields(_message(entry, kind_inner)):
+      for part, kind_part, content in fields(_message(entry, kind_inner)):
         if part == 1:
           name = bytes(_message(content, kind_part)).decode('utf-8')
         elif part == 2:
           feature = _message(content, kind_part)
-      result[name] = _list(feature)
+      result[name] = _list(feature, fields)
   return result

@@ -6,7 +6,6 @@ The weights are yours to supply, once (nothing is downloaded): see `stp_jax.conv
 """
 
 import os
-import zipfile
 from collections.abc import Mapping
 
 import jax
@@ -59,7 +58,7 @@ def load(path: str | os.PathLike | None) -> dict[str, np.ndarray]:
     archives.check_npz(path)
     with np.load(path, allow_pickle=False) as file:
       weights = dict(file)
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+  except archives.ERRORS as error:
     raise WeightsError(f'{path}: not an .npz of arrays; make it by {make}') from error
   for name, shape in shapes().items():
     if name not in weights or weights[name].shape != shape:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import pathlib
 
 import numpy as np
 import pytest
@@ -146,3 +147,34 @@ def test_identification_stays_with_its_host(archive, tmp_path, monkeypatch):
   with pytest.raises(fetch.FetchError, match='login page'):
     _get(archive, tmp_path / 'x.bin', headers={'Authorization': 'Bearer secret'})
   assert seen and 'Authorization' not in seen[0]
+
+
+class Killed(BaseException):
+  """Nothing catches it: the process is gone."""
+
+
+@pytest.mark.parametrize('when', ['write_text', 'open'])
+def test_a_kill_before_a_new_version_begins(archive, tmp_path, monkeypatch, when):
+  """Its bytes are never put behind those of the old one."""
+  archive.moods['/x.bin'] = ['cut'] + ['busy'] * (fetch.ATTEMPTS - 1)
+  with pytest.raises(fetch.FetchError):
+    _get(archive, tmp_path / 'x.bin')
+  archive.files['/x.bin'], archive.etag = DATA[::-1], '"two"'
+  real = getattr(pathlib.Path, when)
+
+  def die(self, mode='', *a, **more):
+    if mode in ('wb', 'ab') or when == 'write_text':
+      raise Killed
+    return real(self, mode, *a, **more)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, when, die)
+    with pytest.raises(Killed):
+      _get(archive, tmp_path / 'x.bin')
+  assert _get(archive, tmp_path / 'x.bin').read_bytes() == DATA[::-1]
+
+
+def test_a_tag_that_is_no_tag(archive, tmp_path):
+  (tmp_path / 'x.bin.part').write_bytes(b'something')
+  (tmp_path / 'x.bin.part.json').write_text('[]')
+  assert _get(archive, tmp_path / 'x.bin').read_bytes() == DATA

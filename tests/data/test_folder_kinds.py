@@ -1,6 +1,8 @@
 """Own frames of every kind of file: arrays, HDF5, NetCDF, videos, GeoTIFF, and their values."""
 
 import re
+import zipfile
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -101,6 +103,27 @@ def test_a_damaged_npz_is_skipped_where_that_is_asked_for(tmp_path):
   store = folder.prepare(in_dir=tmp_path, out=tmp_path / 's', on_bad='skip', split='train')
   assert [c.length for c in store.clips] == [12] * 3
   assert store.meta['card']['facts']['frames or files skipped'] == 1
+
+
+def test_an_npz_damaged_in_its_middle_is_skipped_where_that_is_asked_for(tmp_path):
+  """Its header is whole: what is wrong shows when the array is read."""
+  random = np.random.default_rng(0)
+  for i in range(3):
+    np.savez_compressed(tmp_path / f'{i}.npz', random.integers(0, 50, (12, 40, 40), np.int32))
+  path = tmp_path / '2.npz'
+  data = path.read_bytes()
+  for at in range(len(data) // 4, len(data), 500):
+    path.write_bytes(data[:at] + b'\xff' * 40 + data[at + 40:])
+    try:
+      np.load(path)['arr_0']
+    except zlib.error:
+      break
+    except zipfile.BadZipFile:
+      pass
+  with pytest.raises(StoreError, match=r'2.npz: unreadable \(Error -3 .*--on-bad skip'):
+    folder.prepare(in_dir=tmp_path, out=tmp_path / 's')
+  store = folder.prepare(in_dir=tmp_path, out=tmp_path / 's', on_bad='skip', split='train')
+  assert [c.length for c in store.clips] == [12] * 2
 
 
 def test_a_netcdf_without_frames_lists_what_is_there(tmp_path):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import pathlib
 import threading
 import zipfile
 
@@ -12,7 +13,7 @@ import pytest
 
 from stp_jax import prepare as cli
 from stp_jax.data import addresses, download
-from stp_jax.data.clip_store import ClipStore
+from stp_jax.data.clip_store import ClipStore, StoreError
 from stp_jax.data.download import DownloadError
 from tests.data import layouts
 from tests.data.test_moving_mnist import _idx
@@ -184,3 +185,63 @@ def test_a_damaged_archive_leaves_nothing(server, tmp_path, capsys):
                    '--out', str(tmp_path / 's')]) == 1
   assert 'taxibj_dataset.zip: ' in capsys.readouterr().err
   assert not (tmp_path / 'c' / 'taxibj').exists()
+
+
+class Killed(BaseException):
+  """Nothing catches it: the process is gone."""
+
+
+@pytest.mark.parametrize('inside', [('a', 'b', 'taxibj/c'), ('taxibj/a', 'taxibj/b', 'taxibj/d/c'),
+                                    ('taxibj/taxibj/a', 'taxibj/b')])
+@pytest.mark.parametrize('moved', range(6))
+def test_a_kill_while_files_are_moved_into_place(tmp_path, monkeypatch, inside, moved):
+  """Before, between and behind any two renames: the same command goes on."""
+  (tmp_path / 'mirror').mkdir()
+  with zipfile.ZipFile(tmp_path / 'mirror' / 'taxibj_dataset.zip', 'w') as archive:
+    for name in inside:
+      archive.writestr(name, name)
+  expected = {pathlib.Path('taxibj') / (n if inside[0] == 'a' else n.removeprefix('taxibj/')): n
+              for n in inside}
+  words = 'taxibj', tmp_path / 'in', (tmp_path / 'mirror').as_uri()
+  real, calls = pathlib.Path.replace, []
+
+  def replace(self, target):
+    if '.moving' in str(self) + str(target):
+      if len(calls) == moved:
+        raise Killed
+      calls.append(target)
+    return real(self, target)
+
+  def touch(self, *a):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'replace', replace)
+    patch.setattr(pathlib.Path, 'touch', touch)
+    with pytest.raises(Killed):
+      addresses.fetch(*words)
+  for _ in range(2):
+    addresses.fetch(*words)
+    found = {p.relative_to(tmp_path / 'in'): p.read_text()
+             for p in (tmp_path / 'in' / 'taxibj').rglob('*') if p.is_file()}
+    assert found == expected
+    assert sorted(p.name for p in (tmp_path / 'in').iterdir()) == [
+        '.taxibj_dataset.zip.unpacked', 'taxibj', 'taxibj_dataset.zip']
+
+
+def test_what_a_user_put_there_is_never_replaced(tmp_path, monkeypatch):
+  (tmp_path / 'mirror').mkdir()
+  with zipfile.ZipFile(tmp_path / 'mirror' / 'taxibj_dataset.zip', 'w') as archive:
+    for name in 'ab':
+      archive.writestr(name, name)
+  words = 'taxibj', tmp_path / 'in', (tmp_path / 'mirror').as_uri()
+  own = tmp_path / 'in' / 'taxibj' / 'b'
+  own.parent.mkdir(parents=True)
+  own.write_text('mine')
+  for _ in range(2):
+    with pytest.raises(StoreError, match=r'taxibj/b: is there already.* move it away'):
+      addresses.fetch(*words)
+    assert own.read_text() == 'mine' and [p.name for p in own.parent.iterdir()] == ['b']
+  own.unlink()
+  addresses.fetch(*words)
+  assert own.read_text() == 'b'

@@ -1,7 +1,10 @@
 """Files that nobody vouches for: an error, never a crash, a hang or memory without bound."""
 
+import contextlib
+import gzip
 import io
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 
 from stp_jax import config as config_files
 from stp_jax import prepare
+from stp_jax.convert import torch_checkpoint
 from stp_jax.data import (
     archives,
     clip_store,
@@ -27,6 +31,7 @@ from stp_jax.data import (
     ionex_file,
     npy_file,
     npz_rows,
+    omni,
     pipeline,
     samples,
     spec,
@@ -34,6 +39,8 @@ from stp_jax.data import (
     unpack,
 )
 from stp_jax.data.clip_store import ClipStore, StoreError
+from stp_jax.metrics import lpips
+from stp_jax.models.beam import pretrained
 from tests import stores
 from tests.data import ionex_text, tfrecord_bytes
 
@@ -206,7 +213,6 @@ def test_a_header_that_confuses_its_readers_is_one_line(tmp_path, header):
 
 def test_a_torch_file_that_runs_code_is_refused(tmp_path):
   pytest.importorskip('torch')
-  from stp_jax.convert import torch_checkpoint
   path = tmp_path / 'a.pth'
   path.write_bytes(pickle.dumps({'state_dict': Evil(tmp_path / 'ran')}))
   with pytest.raises(ValueError, match='refused'):
@@ -277,10 +283,18 @@ def _read_index(path):
 
 
 def _read_npz(path):
-  archives.check_npz(path)
-  with np.load(path, allow_pickle=False) as file:
+  with npz_rows.opened(path) as file:
     for name in file.files:
       file[name]
+
+
+def _read_weights(path):
+  torch_checkpoint.load(path)
+
+
+def _noise() -> dict:
+  """Numbers whose packed bytes are the most of their file: damage reaches them."""
+  return dict(noise=np.random.default_rng(0).integers(0, 50, 4000).astype(np.uint16))
 
 
 def _seeds(kind) -> bytes:
@@ -292,16 +306,32 @@ def _seeds(kind) -> bytes:
     return _payload()
   if kind == 'npz':
     file = io.BytesIO()
-    np.savez_compressed(file, x=np.arange(60, dtype=np.uint16).reshape(3, 4, 5))
+    np.savez_compressed(file, x=np.arange(60, dtype=np.uint16).reshape(3, 4, 5), **_noise())
+    return file.getvalue()
+  if kind == 'weights.npz':
+    file = io.BytesIO()
+    np.savez_compressed(file, **_noise())
+    return file.getvalue()
+  if kind == 'pth':
+    torch = pytest.importorskip('torch')
+    file = io.BytesIO()
+    torch.save({'epoch': 3, 'optimizer': {'state': {0: [torch.ones(2)]}},
+                'state_dict': {'a.weight': torch.ones(2, 3), 'b': torch.ones(1).bfloat16()}}, file)
     return file.getvalue()
   return _CSV
 
 
 _READERS = dict(ionex=_read_ionex, records=_read_records, example=_read_example, index=_read_index,
-                npz=_read_npz)
+                npz=_read_npz, **{'weights.npz': _read_weights}, pth=_read_weights)
 _CHANGES = st.lists(st.tuples(
     st.sampled_from(['flip', 'cut', 'drop', 'repeat', 'insert', 'digits']),
     st.floats(0, 1), st.floats(0, 1), st.binary(min_size=1, max_size=9)), min_size=0, max_size=5)
+
+
+# Same length, so that an archive's directory still tells where its members are.
+_FILE_CHANGES = _CHANGES | st.lists(st.tuples(
+    st.just('fill'), st.floats(0, 1), st.floats(0, 1), st.binary(min_size=1, max_size=3)),
+    min_size=1, max_size=2)
 
 
 def _changed(data: bytes, changes) -> bytes:
@@ -317,6 +347,8 @@ def _changed(data: bytes, changes) -> bytes:
       del data[at:end]
     elif kind == 'repeat':
       data[at:at] = data[at:end] * (1 + new[0])
+    elif kind == 'fill':
+      data[at:end] = (new * 41)[:end - at]
     elif kind == 'insert':
       data[at:at] = new
     elif kind == 'digits':  # numbers become absurd ones of the same width
@@ -332,14 +364,15 @@ def _fuzz(kind, folder, examples):
 
   @hypothesis.settings(max_examples=examples, deadline=5000, database=None, derandomize=True,
                        suppress_health_check=list(hypothesis.HealthCheck))
-  @hypothesis.given(_CHANGES)
+  @hypothesis.given(_FILE_CHANGES)
   def run(changes):
     path.write_bytes(_changed(seed, changes))
     try:
       read(path)
       accepted.append(1)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:  # StoreError is one
-      assert '\n' not in str(error) or kind == 'npz'
+      assert '\n' not in str(error)
+      assert kind not in ('npz', 'weights.npz', 'pth') or str(path) in str(error)
 
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   run()
@@ -351,7 +384,7 @@ def _fuzz(kind, folder, examples):
 
 @pytest.mark.parametrize('kind', _READERS)
 def test_fuzzed_files_are_errors(kind, tmp_path):
-  _fuzz(kind, tmp_path, 200 if kind == 'ionex' else 600)
+  _fuzz(kind, tmp_path, {'ionex': 200, 'weights.npz': 300, 'pth': 300}.get(kind, 600))
 
 
 @pytest.mark.soak
@@ -409,3 +442,246 @@ def test_fuzzed_stores_are_errors(tmp_path):
 @pytest.mark.soak
 def test_fuzzed_stores_are_errors_at_length(tmp_path):
   _fuzz_store(tmp_path, 10_000)
+
+
+@contextlib.contextmanager
+def _bounded(most=_MEMORY):
+  tracemalloc.start()
+  try:
+    yield
+    assert tracemalloc.get_traced_memory()[1] < most
+  finally:
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize('packing', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packings_that_unpack_more_than_they_say_are_refused(tmp_path, packing):
+  """zipfile unpacks a whole piece of these at once, whatever size the directory says."""
+  path, begin = tmp_path / 'a.npz', _npy(np.zeros(10))
+  with zipfile.ZipFile(path, 'w', packing) as archive:
+    archive.writestr('x.npy', begin + bytes(16 << 20))
+  data = bytearray(path.read_bytes())
+  at = data.rindex(b'PK\x01\x02')
+  data[at + 24:at + 28] = struct.pack('<I', len(begin))
+  path.write_bytes(data)
+  with _bounded(8 << 20):
+    for opening in (archives.check_npz, lambda p: unpack.unpack_zip(p, tmp_path / 'out')):
+      with pytest.raises(StoreError, match=r"a\.npz 'x\.npy': packed with .*again with deflate"):
+        opening(path)
+    with pytest.raises(StoreError, match='again with deflate'), npz_rows.members(path, 'x'):
+      pass
+  assert not list((tmp_path / 'out').iterdir())
+
+
+def _headers(path, *blocks):
+  """A packed tar: `(type, size that is said, data)` each."""
+  with gzip.open(path, 'wb', compresslevel=1) as file:
+    for kind, size, data in blocks:
+      info = tarfile.TarInfo('x')
+      info.type, info.size = kind, max(size, 0)
+      block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+      if size < 0:
+        block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+        block[148:156] = b'        '
+        block[148:156] = b'%06o\0 ' % sum(block)
+      file.write(block + data + bytes(-len(data) % 512))
+    file.write(bytes(1024))
+  return path
+
+
+_PAX = b'22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n'
+_LONG = b'20000 comment=' + b'x' * 19985 + b'\n'
+_TARS = {
+    **{f'long {kind.decode()}': ([(kind, 16 << 20, bytes(16 << 20))], 'names and attributes')
+       for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME,
+                    tarfile.GNUTYPE_LONGLINK, tarfile.SOLARIS_XHDTYPE)},
+    'one in the other': ([(tarfile.XHDTYPE, len(_LONG), _LONG)] * 200, 'bytes of names and attr'),
+    'shared': ([(tarfile.XGLTYPE, len(_LONG), _LONG), (tarfile.REGTYPE, 0, b'')] * 9,
+               'bytes of names and attr'),
+    # For these, Python 3.11.7 takes a gigabyte, a minute, or what belongs to the next header.
+    **{f'no lines {i}': ([(tarfile.XHDTYPE, len(data), data)], 'names and attributes that are none')
+       for i, data in enumerate((b'2 ' * 9999 + b'=', b'59999 x=' + b'1' * 59990 + b'\n',
+                                 b'9999 x=1\n', b'8 x=1\n', b'0 x=1\n', b'7 xxx=1\n',
+                                 b'6 x=1\n2'))},
+    'behind its end': ([(tarfile.XHDTYPE, 6, b'6 x=1\n6 y=1\n')], 'attributes that are none'),
+    'less than nothing': ([(tarfile.GNUTYPE_LONGNAME, -512, bytes(16 << 20))], 'names and attr'),
+    'a negative file': ([(tarfile.REGTYPE, -512, b'')], '-512 bytes; refused'),
+    'sparse': ([(tarfile.GNUTYPE_SPARSE, 0, b'')], 'a sparse file; pack it again'),
+    'sparse, pax': ([(tarfile.XHDTYPE, len(_PAX), _PAX), (tarfile.REGTYPE, 512, b'9999\n')],
+                    'a sparse file; pack it again'),
+    'more than it says': ([(tarfile.REGTYPE, 9, bytes(512) + b'data' * 200)], 'a header: '),
+    'less than it says': ([(tarfile.REGTYPE, 9000, b'data')], 'unexpected end of data'),
+    'far away': ([(b'Z', (1 << 33) - 1, b'')], 'claims to unpack to')}
+
+
+def test_a_tar_with_many_members_takes_no_memory(tmp_path):
+  """Each is told what the header of all says."""
+  said = b''.join(b'12 %05d=xx\n' % i for i in range(5000))
+  path = _headers(tmp_path / 'a.tar.gz', (tarfile.XGLTYPE, len(said), said),
+                  *[(tarfile.REGTYPE, 0, b'')] * 200)
+  with _bounded(8 << 20):
+    unpack.unpack_tar(path, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('case', _TARS)
+def test_tar_headers_that_nobody_writes_are_refused(tmp_path, case):
+  blocks, message = _TARS[case]
+  path = _headers(tmp_path / 'a.tar.gz', *blocks)
+  with _bounded(4 << 20):
+    assert unpack.is_tar(path)
+    with pytest.raises(StoreError, match=message) as error:
+      unpack.unpack_tar(path, tmp_path / 'out')
+  assert '\n' not in str(error.value) and str(path) in str(error.value)
+
+
+def test_links_in_a_tar_lead_to_what_is_there(tmp_path):
+  file, link = ('a', tarfile.REGTYPE, '', b'data'), ('b', tarfile.LNKTYPE, 'a', b'')
+  _tar(tmp_path / 'good.tar', file, link)
+  unpack.unpack_tar(tmp_path / 'good.tar', tmp_path / 'out')
+  assert (tmp_path / 'out' / 'b').read_bytes() == b'data'
+  _tar(tmp_path / 'bad.tar', link, file)
+  with pytest.raises(StoreError, match=r"bad\.tar: 'b': a link to 'a', which is not before"):
+    unpack.unpack_tar(tmp_path / 'bad.tar', tmp_path / 'other')
+
+
+def test_a_tar_with_long_names_is_unpacked(tmp_path):
+  for mode, form in (('w', tarfile.PAX_FORMAT), ('w:gz', tarfile.GNU_FORMAT)):
+    names = [f'{"n" * 150}/{"m" * 90}-{i}' for i in range(300)]
+    with tarfile.open(tmp_path / 'a.tar', mode, format=form, pax_headers={'comment': 'x'}) as made:
+      for name in names:
+        made.addfile(tarfile.TarInfo(name))
+    out = tmp_path / mode.replace(':', '')
+    unpack.unpack_tar(tmp_path / 'a.tar', out)
+    assert len(list((out / ('n' * 150)).iterdir())) == 300
+
+
+def _version_3(shape):
+  header = bytearray(_header(shape))  # 1.0: a length of two bytes
+  return bytes(header[:6] + b'\x03\0' + header[8:10] + b'\0\0' + header[10:])
+
+
+@pytest.mark.filterwarnings('ignore:Stored array in format 3.0')
+def test_every_version_of_a_header_is_looked_at(tmp_path):
+  path = tmp_path / 'a.npz'
+  for shape in ((1 << 45,), (1 << 33, 1 << 33)):
+    with pytest.raises(StoreError, match='bytes are not'):
+      archives.check_npz(_npz(path, ('x.npy', _version_3(shape) + bytes(100))))
+    with pytest.raises(ValueError, match=r'a\.npz.*bytes are not'):
+      torch_checkpoint.load(path)
+    with pytest.raises(StoreError, match='bytes are not'), npz_rows.members(path, 'x'):
+      pass
+  with npz_rows.members(_npz(path, ('x.npy', _version_3((5,)) + bytes(20))), 'x') as (x,):
+    assert x.shape == (5,) and [float(r) for r in x] == [0] * 5
+  archives.check_npz(path)
+  fields = np.zeros(2, [('größe', np.float32), ('Ω', np.int64)])  # what NumPy writes as 3.0
+  archives.check_npz(_npz(path, ('x.npy', _npy(fields))))
+  unknown = b'\x93NUMPY\x04' + _version_3((5,))[7:]
+  with pytest.raises(StoreError, match=r"'x\.npy': not an array \(version 4\.0 of the format"):
+    archives.check_npz(_npz(path, ('x.npy', unknown + bytes(20))))
+  empty = _header((1 << 45,)).replace(b"'<f4'", b"'|V0'")
+  with pytest.raises(StoreError, match='values of no size; refused'):
+    archives.check_npz(_npz(path, ('x.npy', empty)))
+
+
+def test_a_header_that_is_longer_than_any_is_not_read(tmp_path):
+  data = b'\x93NUMPY\x02\0' + struct.pack('<I', 64 << 20) + b' ' * (64 << 20)
+  path = _npz(tmp_path / 'a.npz', ('x.npy', data))
+  with _bounded(4 << 20), pytest.raises(StoreError, match='a header of 67,108,864 bytes'):
+    archives.check_npz(path)
+  with _bounded(4 << 20), pytest.raises(StoreError, match='a header of 67,108,864 bytes'):
+    with npz_rows.members(path, 'x'):
+      pass
+
+
+def test_arrays_read_together_fit_the_memory_together(tmp_path, monkeypatch):
+  path = _npz(tmp_path / 'a.npz', *((f'x{i}.npy', _npy(np.zeros(50 << 10, np.uint8)))
+                                    for i in range(6)))
+  real = os.sysconf
+  small = {'SC_PAGE_SIZE': 1 << 10, 'SC_PHYS_PAGES': 64}
+  monkeypatch.setattr(os, 'sysconf', lambda name: small.get(name) or real(name))
+  for reading in (archives.check_npz, torch_checkpoint.load,
+                  lambda p: npz_rows.opened(p, together=True).__enter__()):
+    with pytest.raises(ValueError, match=r"'x1\.npy': 102,656 bytes unpacked with those before it"):
+      reading(path)
+  with npz_rows.opened(path) as file:
+    assert not file['x5'].any()  # one after the other
+  small['SC_PHYS_PAGES'] = 49
+  with pytest.raises(StoreError, match=r"'x0\.npy': 51,328 bytes unpacked, more than the memory"):
+    archives.check_npz(path, together=False)
+
+
+def test_an_example_of_many_empty_entries_takes_no_memory(monkeypatch):
+  wrap = lambda *numbers: lambda data: tfrecord_bytes.field(1, tfrecord_bytes.field(
+      1, tfrecord_bytes.field(1, b'x') + tfrecord_bytes.field(2, tfrecord_bytes.field(
+          numbers[0], data))))
+  many = 1 << 14
+  for number, entry, most in ((1, b'\x0a\0', 24), (1, b'\x12\0', 9), (2, b'\x0a\0', 9),
+                              (3, b'\x08\5', 24), (3, b'\x0a\0', 9)):
+    payload = wrap(number)(entry * many)
+    with _bounded(most * many):
+      assert len(tfrecord.example(payload)['x']) in (0, many)
+  monkeypatch.setattr(tfrecord, 'MAX_ENTRIES', 1000)
+  for number, entry in ((1, b'\x0a\0'), (2, b'\x0a\4abcd'), (3, b'\x08\5'), (1, b'\x18\0')):
+    assert len(tfrecord.example(wrap(number)(entry * 900))['x']) in (0, 900)
+    with pytest.raises(ValueError, match=r'more than 1,\d\d\d entries; refused'):
+      tfrecord.example(wrap(number)(entry * 1300))
+  with pytest.raises(ValueError, match='entries; refused'):  # of features
+    tfrecord.example(tfrecord_bytes.example({str(i): [1.0] for i in range(300)}))
+
+
+def test_lists_of_floats_are_read_packed_or_not(monkeypatch):
+  """A whole map one by one is no absurd list."""
+  monkeypatch.setattr(tfrecord, 'MAX_ENTRIES', 10)
+  values = np.random.default_rng(0).normal(size=9000).astype('<f4')
+  single = b''.join(b'\x0d' + v.tobytes() for v in values)
+  packed = tfrecord_bytes.field(1, values.tobytes())
+  for data in (single, packed, packed + b'\x12\0', b'\x0d' + values[:1].tobytes()
+               + tfrecord_bytes.field(1, values[1:].tobytes())):
+    payload = tfrecord_bytes.field(1, tfrecord_bytes.field(
+        1, tfrecord_bytes.field(1, b'x') + tfrecord_bytes.field(2, tfrecord_bytes.field(2, data))))
+    np.testing.assert_array_equal(tfrecord.example(payload)['x'], values)
+
+
+@pytest.mark.parametrize('begin, line', [
+    (b'# gfz', b''), (b'# gfz', b'#'), (_CSV.strip(), b''), (b'DATATYPE CssiSpaceWeather', b''),
+    (b'DATATYPE CssiSpaceWeather', b'#'),
+    (b'DATATYPE CssiSpaceWeather', b'NUM_OBSERVED_POINTS 1')])
+def test_lines_without_end_are_refused(tmp_path, monkeypatch, begin, line):
+  monkeypatch.setattr(index_files, '_MAX_LINES', 500)
+  path = tmp_path / 'sw.txt.gz'
+  path.write_bytes(gzip.compress(begin + b'\n' + (line + b'\n') * 600))
+  with pytest.raises(StoreError, match=r'sw\.txt\.gz:501: more than 500 lines; refused'):
+    index_files.read(path, 'observed')
+
+
+def test_blank_lines_of_omni_are_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(omni, '_MAX_HOURS', 100)
+  (tmp_path / 'omni2_2012.dat').write_bytes(b'\n' * 300)
+  with pytest.raises(StoreError, match=r'omni2_2012\.dat:201: more than 200 lines; refused'):
+    omni.read([tmp_path / 'omni2_2012.dat'])
+
+
+def test_promises_of_unknown_blocks_are_refused(tmp_path):
+  path = tmp_path / 'sw.txt'
+  path.write_bytes(b'DATATYPE CssiSpaceWeather\nNUM_1_POINTS 3\n')
+  with pytest.raises(StoreError, match=r"sw\.txt:2: unknown block '1'"):
+    index_files.read(path, 'observed')
+
+
+def test_weights_damaged_in_their_middle_are_one_line(tmp_path):
+  """Their headers are whole: what is wrong shows when an array is read."""
+  path = tmp_path / 'a.npz'
+  np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 50, 20_000).astype(np.int32))
+  data = path.read_bytes()
+  for at in range(len(data) // 4, len(data), 500):
+    path.write_bytes(data[:at] + b'\xff' * 40 + data[at + 40:])
+    try:
+      _read_npz(path)
+    except samples.Unreadable as error:
+      if 'Error -3' in str(error):  # of zlib
+        break
+  for reading in (lpips.load, lambda p: pretrained.insert({'params': {'image_encoder': {'x': 1}}},
+                                                          {'image': p})):
+    with pytest.raises(ValueError, match=r'a\.npz: not an \.npz') as error:
+      reading(path)
+    assert '\n' not in str(error.value)

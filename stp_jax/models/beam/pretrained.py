@@ -28,7 +28,7 @@ def insert(variables: PyTree, files: Mapping[str, str | pathlib.Path]) -> dict[s
       archives.check_npz(file)
       with np.load(file, allow_pickle=False) as data:
         arrays = {tuple(k.split('/')): v for k, v in data.items()}
-    except (ValueError, OSError, EOFError) as error:
+    except archives.ERRORS as error:
       raise ValueError(f'{file}: not an .npz that `stp_jax.convert resnet` wrote') from error
     given = {(c, trunk, *path) for c, *path in arrays}
     if given != own:

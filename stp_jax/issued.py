@@ -144,7 +144,8 @@ def with_rms(result: dict, predictor: 'Predictor', run, store: clip_store.ClipSt
 
   Args:
     kind: 'validation' (errors by latitude, local time and lead, of the run's validation windows or,
-      without its data, of the store's past; of an ensemble those of the run), 'ensemble' (its spread) or 'none'.
+      without its data, of the store's past; of an ensemble those of `run`), 'ensemble' (its
+      spread) or 'none'.
   """
   if kind == 'ensemble':
     if 'spread' not in result:

@@ -55,6 +55,7 @@ def run(args) -> int:
     ValueError: no maps to be had, drivers that no file gives, other options that do not fit.
     OSError: another call holds the desk.
   """
+  _date(args.date)  # a wrong one leaves no folder
   desk = pathlib.Path(args.out)
   desk.mkdir(parents=True, exist_ok=True)
   with file_tools.only_one(desk / '.lock'):

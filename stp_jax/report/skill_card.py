@@ -85,7 +85,9 @@ def markdown(card: Mapping) -> str:
       ['baseline', 'frames', 'its RMSE', "the net's, same frames", 'difference', '95 %',
        'the net is'], rows, left=(0, 1, 6))
   lines += ['## By group', '', f'Cosine-weighted RMSE [{units}]; the verdict is against '
-            'persistence.', '']
+            'persistence.'
+            + (' \\*: over its own frames, not to be held against the net\'s of the same row.'
+               if card['partial'] else ''), '']
   names = [n for n in card['forecasts'] if n in (
       'net', 'net_observed', 'net_persist', 'persistence', 'ar_blend', 'recurrence_27d', 'c1pg',
       'c2pg', 'iri')]
@@ -126,7 +128,7 @@ def draw(path: pathlib.Path, card: Mapping) -> pathlib.Path:
       star = '*' if name in card['partial'] else ''
       left.plot(x, y, label=_LABELS.get(name, name) + star, **{
           'linewidth': 1.4, **style.LINES.get(name, {})})
-  left.set_xlabel('lead time [h]')
+  left.set_xlabel('lead time [h]' + ('   (*: over its own frames)' if card['partial'] else ''))
   left.set_ylabel(f'RMSE [{card["units"]}], cosine-of-latitude weights')
   left.set_ylim(bottom=0)
   # Below: among curves at every height there is no room.

@@ -35,7 +35,9 @@ def get_config() -> ml_collections.ConfigDict:
       validation_windows=0,  # in evaluations during training: so many, spread evenly; 0 = all
       test_windows=0,  # domains, in the final evaluation: so many of each
       channels='1',  # a count (prefix of the 20), or names joined by +
-      future_forcings='persist',  # persist | observed | forecast | none
+      # persist | observed | forecast | none; forecast: predictions of the driver file, which it has
+      # for the days to come and not for history, so that no run can be trained on it
+      future_forcings='persist',
       missing_drivers='error',  # error | fill: what no file gives becomes its training mean or zero
       batch_size=8, eval_batch_size=8,  # windows in a global batch
       workers=0))  # loader processes; memory maps need none

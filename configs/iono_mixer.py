@@ -16,7 +16,8 @@ WORDS = dict(
     padding='zero',  # zero | circular: convolutions wrap in longitude
     loss_weights='none',  # none | area: the loss weighted by cos(latitude)
     magnetic=False,  # of a count of channels: magnetic latitude in place of the year
-    # persist | observed | forecast | none: what the run sees of future drivers; default: persist
+    # persist | observed | forecast | none: what the run sees of future drivers; default: persist;
+    # forecast: the driver file's predictions, which history has none of (not for training)
     future='',
     protocol='standard',  # upstream: the originals' split, loss, drivers and scores, see _upstream
     t_in=12, t_out=48, steps=0, batch_size=0, learning_rate=0.0, seed=0, init_from='',

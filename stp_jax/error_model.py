@@ -1,7 +1,8 @@
 """How wrong a run's forecasts are, by latitude, local time and lead: the RMS maps of a forecast.
 
 Fitted once on the validation windows of the run (forecasts that no weight was trained on) and kept
-beside its checkpoints in `<run>/errors.npz`; of a run whose data are not at hand, on those windows
+beside its checkpoints in `<run>/errors.npz` (of one step, and of its parameters as trained or
+averaged); of a run whose data are not at hand, on those windows
 of the store that were over at issue time.
 """
 
@@ -77,7 +78,7 @@ def fit(predictor, sources: Sequence[pipeline.WindowSource], spec: data_spec.Dat
   longitude = spec.grid.get('longitude')
   squares, count = np.zeros((2, t_out, rows, SLOTS))
   data = copy.deepcopy(predictor.config.data)
-  if data.future_forcings == 'observed':  # no forecast of tomorrow sees those
+  if data.future_forcings in ('observed', 'forecast'):  # see `issued.issue`
     data.future_forcings = 'persist'
   predict = jax.jit(predictor.task_for(spec).predict)
   every = [(i, j) for i, s in enumerate(sources) for j in range(len(s))]
@@ -117,7 +118,9 @@ def of_run(predictor, run, *, progress: bool = True) -> ErrorModel | None:
   path = pathlib.Path(run) / 'errors.npz'
   if path.exists():
     with np.load(path) as kept:
-      if int(kept['step']) == predictor.step:
+      # Files of before `raw` was kept may be of either.
+      if int(kept['step']) == predictor.step and 'raw' in kept and (
+          bool(kept['raw']) == predictor.raw):
         return ErrorModel(kept['rms'], int(kept['windows']), str(kept['source']))
   config = predictor.config
   try:
@@ -136,7 +139,7 @@ def of_run(predictor, run, *, progress: bool = True) -> ErrorModel | None:
   model = fit(predictor, found, spec, f'validation windows of {spec.name}', progress=progress)
   with files.whole(path) as partial, partial.open('wb') as file:
     np.savez_compressed(file, rms=model.rms, windows=model.windows, source=model.source,
-                        step=predictor.step)
+                        step=predictor.step, raw=predictor.raw)
   return model
 
 

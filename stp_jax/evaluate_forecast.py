@@ -5,6 +5,7 @@ or on the number of devices. A net that reads drivers is scored twice: as they w
 time, and as measured later.
 """
 
+import copy
 import functools
 import pathlib
 import sys
@@ -14,11 +15,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from stp_jax import checkpoint, cluster, evaluate_fields, sharding, tasks
+from stp_jax import checkpoint, cluster, evaluate_fields, sharding, tasks, training_days
 from stp_jax.data import clip_store, datasets, driver_modes, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.metrics import accumulate, baselines
 from stp_jax.metrics import fields as field_scores
+from stp_jax.report import names
 from stp_jax.typing import PyTree, Variables
 
 # Windows that the baselines' few numbers are fitted on, spread over the training clips.
@@ -133,6 +135,23 @@ def baselines_of(run, task, config) -> dict[str, np.ndarray] | None:
     return None
 
 
+def as_trained(loaded: checkpoint.Loaded):
+  """The config of a run that a command has since changed: what its baselines are fitted with.
+
+  They are kept beside the run, so they must not depend on which command came first.
+  """
+  info = checkpoint.read_info(pathlib.Path(loaded.path) / 'checkpoints' / str(loaded.step))
+  config = copy.deepcopy(loaded.config)
+  config.data.future_forcings = info['config']['data']['future_forcings']
+  return config
+
+
+def trained_baselines(loaded: checkpoint.Loaded) -> dict[str, np.ndarray] | None:
+  """`baselines_of` with the config and the columns of the training, whatever is scored now."""
+  config = as_trained(loaded)
+  return baselines_of(loaded.path, tasks.build(config, loaded.spec), config)
+
+
 def card(
     loaded: checkpoint.Loaded, task, scores: dict[str, dict],
     stores: Sequence[clip_store.ClipStore],
@@ -209,7 +228,7 @@ def evaluate(loaded: checkpoint.Loaded, *, store: Sequence[str] = (), split: Seq
   run, config = loaded.path, loaded.config
   task = tasks.build(config, loaded.spec)
   loaded.check(task)
-  fitted = baselines_of(run, task, config)
+  fitted = trained_baselines(loaded)
   stores = datasets.open_stores(config, tuple(store) or tuple(config.data.eval_stores))
   spec = data_spec.for_stores(loaded.spec, stores, task.required_columns, str(run))
   task = tasks.build(config, spec)
@@ -219,8 +238,14 @@ def evaluate(loaded: checkpoint.Loaded, *, store: Sequence[str] = (), split: Seq
   scores = {s: score(task, loaded.variables, fitted, stores, [s], mesh, limit, progress=True,
                      fields=evaluate_fields.Fields(task, tables), both_modes=True) for s in splits}
   result = card(loaded, task, scores, stores)
+  days = training_days.TrainingDays([config], stores)
+  overlap = {s: days.overlap(task.sources(stores, [s], config.data.eval_stride), task.t_in,
+                             task.length, limit) for s in splits}
+  result['scored_on_training'] = {s: o for s, o in overlap.items() if o}
   if jax.process_index() == 0:
     from stp_jax import report
+    for name, found in result['scored_on_training'].items():
+      print(f'evaluate: {names.scored_on_training(found, name)}', file=sys.stderr)
     predict = jax.jit(task.predict)
     shown = example(task, loaded.variables, stores, splits[:1], predict)
     if spec.units == 'TECU':

@@ -1,5 +1,6 @@
 """A forecast issued at a time of a store: its inputs, its ensemble, its RMS maps."""
 
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ def issue(predictor: 'Predictor', store: clip_store.ClipStore, issue_time: str, 
   """The forecast issued at a time of the store, as evaluation would make it.
 
   A run that was trained on observed future drivers gets the newest known ones: there are no others.
+  So does one with `forecast` wherever the store holds no prediction; that is said on stderr.
 
   Args:
     issue_time: ISO time of the last input frame, or 'latest'.
@@ -75,6 +77,8 @@ def issue(predictor: 'Predictor', store: clip_store.ClipStore, issue_time: str, 
         values[0, j] = np.nan
       parts['forcings'][0, j] = calendar_columns(spec, t[None])[0]
   mode = predictor.config.data.future_forcings
+  if mode == 'forecast':
+    parts['forcings_forecast'] = _predictions(parts, spec, t_in)
   forcings = pipeline.honest_columns(parts, spec, mode if mode != 'observed' else 'persist', t_in)
   grid = store.meta['grid']
   rows, width = int(grid.get('rows', spec.shape[0])), int(grid.get('columns', spec.shape[1]))
@@ -87,6 +91,22 @@ def issue(predictor: 'Predictor', store: clip_store.ClipStore, issue_time: str, 
       input=frames[:t_in, :rows, :width, 0], truth=frames[t_in:, :rows, :width, 0],
       issue_time=str(wanted), latitude=grid.get('latitude'), longitude=grid.get('longitude'),
       units=spec.units)
+
+
+def _predictions(parts: dict[str, np.ndarray], spec, t_in: int) -> np.ndarray:
+  """The drivers' predictions `[1, T, F]`; where there are none, the newest values known."""
+  forecast, delay = parts['forcings_forecast'].copy(), parts['forcings_delay']
+  hours = np.arange(forecast.shape[1])[:, None] * spec.cadence_hours
+  # A frame behind the end of the store has no delay: not (NaN <= x).
+  unknown = ~(hours + delay <= (t_in - 1) * spec.cadence_hours) & ~np.array(spec.known_ahead, bool)
+  lacking = np.isnan(forecast) & unknown & (np.arange(forecast.shape[1]) >= t_in)[:, None]
+  if lacking.any():
+    names = ' '.join(n for n, bad in zip(spec.columns, lacking.any((0, 1))) if bad)
+    print(f'predict: no prediction of {names} for {int(lacking.any((0, 2)).sum())} of the '
+          f'{forecast.shape[1] - t_in} frames ahead: the newest value known is kept, as with '
+          'future=persist', file=sys.stderr)
+  newest = np.broadcast_to(parts['forcings_known'][:, t_in - 1:t_in], forecast.shape)
+  return np.where(lacking, newest, forecast)
 
 
 def together(predictors: Sequence['Predictor'], store: clip_store.ClipStore, issue_time: str, *,
@@ -124,7 +144,8 @@ def with_rms(result: dict, predictor: 'Predictor', run, store: clip_store.ClipSt
 
   Args:
     kind: 'validation' (errors by latitude, local time and lead, of the run's validation windows or,
-      without its data, of the store's past), 'ensemble' (its spread) or 'none'.
+      without its data, of the store's past; of an ensemble those of `run`), 'ensemble' (its
+      spread) or 'none'.
   """
   if kind == 'ensemble':
     if 'spread' not in result:
@@ -134,6 +155,8 @@ def with_rms(result: dict, predictor: 'Predictor', run, store: clip_store.ClipSt
     return result
   model = error_model.of_run(predictor, run) or error_model.of_past(
       predictor, store, np.datetime64(result['issue_time'], 'm'))
+  # The members of an ensemble have errors of their own.
+  whose = f', errors of {pathlib.Path(run).name} alone' if 'members' in result else ''
   shape = result['forecast'].shape
   if model is None or model.rms.shape[:2] != shape[:2]:
     print('predict: no RMS maps: neither validation windows of the run nor enough forecasts of '
@@ -141,4 +164,4 @@ def with_rms(result: dict, predictor: 'Predictor', run, store: clip_store.ClipSt
     return result
   return result | dict(
       rms=model.maps(result['times'], result['longitude'], shape[2]),
-      rms_source=f'{model.windows} {model.source}')
+      rms_source=f'{model.windows} {model.source}{whose}')

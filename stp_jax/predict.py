@@ -39,10 +39,12 @@ class Predictor:
 
   Attributes:
     spec: the data's units, grid and forcing columns (`spec.columns`).
-    t_in, t_out: frames given and forecast.
+    t_in, t_out: frames given and forecast. step, raw: of the checkpoint; raw: its parameters are
+      those as trained, not their average.
   """
 
-  def __init__(self, loaded: checkpoint.Loaded):
+  def __init__(self, loaded: checkpoint.Loaded, *, raw: bool = False):
+    self.raw = raw
     self._task = tasks.build(loaded.config, loaded.spec)
     loaded.check(self._task)
     # Callers give what the model reads, not all that its training store happened to hold.
@@ -61,7 +63,7 @@ class Predictor:
     Args:
       raw: the parameters as trained, not their average. step: a number, 'best', or the newest.
     """
-    return cls(checkpoint.load(run, raw=raw, step=step))
+    return cls(checkpoint.load(run, raw=raw, step=step), raw=raw)
 
   def task_for(self, spec: data_spec.DataSpec) -> Task:
     """The run's task on data of this spec, as evaluation builds it."""

@@ -8,7 +8,8 @@ the difference says so. A baseline that is not always there is compared over the
   --checkpoint=A,B,C    an ensemble of runs (seeds); --members=M: drop path left on. CRPS and
                         spread against error are then in the card
   --c1pg=S --c2pg=S     stores of CODE's forecasts (`prepare ionex --product predicted1`): C1PG is
-                        compared over leads up to 24 h, C2PG over the second day
+                        compared over leads up to 24 h, C2PG over the second day, where the data
+                        that it was made of end no later than a frame after the issue time
   --iri                 IRI's monthly mean (PyIRI) at the F10.7 known at issue time
 """
 
@@ -25,11 +26,20 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from stp_jax import ensemble, evaluate_forecast, predict, skill_sums, tasks
+from stp_jax import (
+    checkpoint,
+    ensemble,
+    evaluate_forecast,
+    predict,
+    skill_sums,
+    tasks,
+    training_days,
+)
 from stp_jax.data import clip_store, datasets, driver_modes, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_writer import write_json
 from stp_jax.metrics import baselines, skill
+from stp_jax.report import names as words
 
 FEWEST = 30  # windows: with fewer of them the config's stride gives way to every start
 _DRIVERS = ('kp', 'ap', 'dst', 'f107')
@@ -61,15 +71,50 @@ def _cube() -> dict[int, np.ndarray]:
   return embedded_iri.cube(range(1, 13))[0]
 
 
+def _turned(maps: np.ndarray, hours: np.ndarray) -> np.ndarray:
+  """Maps `[T, H, W]` once around the Earth, moved west by the sun's way in `hours` `[T]`."""
+  width = maps.shape[2]
+  place = (np.arange(width) + np.asarray(hours)[:, None] * (width / 24)) % width
+  low = np.floor(place).astype(int)
+  share = (place - low).astype(np.float32)[:, None]
+  take = lambda columns: np.take_along_axis(maps, (columns % width)[:, None], 2)
+  return take(low) * (1 - share) + take(low + 1) * share
+
+
 def _iri(spec, times: np.ndarray, f107: float) -> np.ndarray:
-  """IRI's maps at `times` on the store's grid, padding rows included."""
+  """IRI's maps at `times` on the store's grid, padding rows included.
+
+  Between the hours of its cube linear in the frame of the sun: most of a map follows local time.
+  """
   from stp_jax.data import embedded_iri, embedded_physics
   grid = spec.grid
   if not (np.array_equal(grid.get('latitude', ()), embedded_iri.LATITUDE)
           and np.array_equal(grid.get('longitude', ()), embedded_iri.LONGITUDE)):
     raise ValueError('--iri: the maps are on another grid than 71 x 72 of the analysis centres')
-  maps = embedded_physics.climatology(_cube(), times, np.full(len(times), f107))
+  times = np.asarray(times, 'datetime64[m]')
+  step = np.timedelta64(round(60 * float(embedded_iri.HOURS[1])), 'm')
+  past = (times - times.astype('datetime64[D]')) % step
+  at = lambda t: embedded_physics.climatology(_cube(), t, np.full(len(t), f107))
+  maps = at(times - past)
+  between = past > np.timedelta64(0, 'm')
+  if between.any():
+    hours = past[between] / np.timedelta64(60, 'm')
+    share = (past[between] / step).astype(np.float32)[:, None, None]
+    after = at((times - past + step)[between])
+    maps[between] = (1 - share) * _turned(maps[between], hours) + share * _turned(
+        after, hours - float(embedded_iri.HOURS[1]))
   return np.pad(maps, ((0, 0), (0, spec.shape[0] - maps.shape[1]), (0, 0)), mode='edge')
+
+
+def _known(product: int, times: np.ndarray, issued: np.ndarray, cadence: float) -> np.ndarray:
+  """bool, which of CODE's forecasts of `times` could be had at `issued`, give or take a frame.
+
+  Args:
+    product: 1 for C1PG, made of data to the end of the day before; 2 for C2PG, of the day before
+      that. times, issued: datetime64, of shapes that go together.
+  """
+  data_end = times.astype('datetime64[D]') - np.timedelta64(product - 1, 'D')
+  return data_end <= issued + np.timedelta64(round(cadence * 60), 'm')
 
 
 def _forecasts(predictors, members: int, task, fitted):
@@ -122,7 +167,8 @@ def measure(
   Raises:
     ValueError: frames without a clock, no window, stores that do not fit.
   """
-  predictors = [predict.Predictor.load(r, raw=raw) for r in runs]
+  loaded = [checkpoint.load(r, raw=raw) for r in runs]
+  predictors = [predict.Predictor(each, raw=raw) for each in loaded]
   first = predictors[0]
   config = first.config
   if future_forcings:
@@ -136,10 +182,14 @@ def measure(
     raise ValueError(f'{stores[0].path}: its frames carry no times; skill by day needs them')
   splits = tuple(split) or tuple(
       s for s in config.data.test_splits if any(s in t.splits for t in stores))
-  fitted = evaluate_forecast.baselines_of(runs[0], task, config)
+  fitted = evaluate_forecast.trained_baselines(loaded[0])
   found = task.sources(stores, splits, stride or config.data.eval_stride)
   if not stride and sum(map(len, found)) < FEWEST:
     found = task.sources(stores, splits)
+  overlap = training_days.TrainingDays([p.config for p in predictors], stores).overlap(
+      found, task.t_in, task.length, limit)
+  if overlap:
+    print(f'skill: {words.scored_on_training(overlap, "+".join(splits))}', file=sys.stderr)
   forecast = _forecasts(predictors, members, task, fitted)
   t_in, cadence, shape = task.t_in, spec.cadence_hours, spec.shape[:2]
   width = int(spec.grid.get('columns', shape[1]))  # padding columns are no part of the Earth
@@ -148,6 +198,8 @@ def measure(
   past = _Series(stores)
   code = {name: _Series([clip_store.ClipStore(path)])
           for name, path in (('c1pg', c1pg), ('c2pg', c2pg)) if path}
+  counted = {name: np.zeros(task.t_out, int) for name in code}  # windows of each lead
+  seen = dict.fromkeys(code, 0)  # windows
   together = skill_sums.Together(t_out=task.t_out)
   names = [c for c in _DRIVERS if c in spec.columns and c not in spec.filled]
   every = sum(map(len, found))
@@ -174,9 +226,13 @@ def measure(
       others['recurrence_27d'] = recurrence
       for name, series in code.items():
         day = int(name[1])
-        inside = (leads > 24 * (day - 1)) & (leads <= 24 * day)
+        inside = (leads > 24 * (day - 1)) & (leads <= 24 * day) & _known(
+            day, ahead, times[:, t_in - 1:t_in], cadence)
         values = np.stack([series.maps(t, shape) for t in ahead])
-        others[name] = np.where(inside[:, None, None], values, np.nan)
+        others[name] = np.where(inside[..., None, None], values, np.nan)
+        there = (valid & np.isfinite(others[name])).any((2, 3))
+        counted[name] += there.sum(0)
+        seen[name] += int(there.any(1).sum())
       if iri:
         column = spec.columns.index('f107') if 'f107' in names else None
         if column is None:
@@ -194,7 +250,11 @@ def measure(
       if len(stack) > 1:
         together.add(np.asarray(stack), np.asarray(truth), valid, spec.row_weights)
       bar.update(int(counts.sum()))
-  return _card(first, spec, config, splits, stores, runs, table, together, members, total)
+  made = {n: dict(windows=seen[n], of=total, frames=int(c.sum()), of_frames=total * task.t_out,
+                  leads=leads[c > 0].tolist()) for n, c in counted.items()}
+  return dict(
+      _card(first, spec, config, splits, stores, runs, table, together, members, total),
+      counted=made, scored_on_training=overlap)
 
 
 def _card(first, spec, config, splits, stores, runs, table, together, members, windows) -> dict:
@@ -212,9 +272,12 @@ def _card(first, spec, config, splits, stores, runs, table, together, members, w
             days, kind)
       forecasts[name][group] = entry
     if name != 'net':
-      compared[name] = {
-          g: skill.compare(table.days(f'net|{name}', g), table.days(name, g), 'cos_')
-          for g in table.groups(f'net|{name}')}
+      compared[name] = {}
+      for g in table.groups(f'net|{name}'):
+        pair = [table.days(f, g) for f in (f'net|{name}', name)]
+        net, other = (float(skill.scores(d.sum(0), 'cos_')['rmse']) if len(d) else None
+                      for d in pair)
+        compared[name][g] = skill.compare(*pair, 'cos_') | dict(net_rmse=net, rmse=other)
   return dict(
       name=config.name, runs=[pathlib.Path(r).name for r in runs], step=first.step,
       members=members, splits=list(splits), windows=windows, units=spec.units,

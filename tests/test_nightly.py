@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from stp_jax import config as config_files
-from stp_jax import ledger, predict, train
+from stp_jax import ledger, nightly, predict, train
 from stp_jax.data import fetch, ionex, ionex_file
 from tests.data import archive_server, ionex_text
 
@@ -102,6 +104,47 @@ def test_two_nights(run, archive, tmp_path, capsys):
   assert _night(run, desk, '2012-11-21') == 0
   (changed,) = ledger.read(desk / 'ledger.csv')
   assert changed['truth'].startswith('CODG') and changed['net_rmse'] != rows[0]['net_rmse']
+
+
+def test_scores_after_a_pause_and_final_maps_in_place_of_rapid_ones(run, archive, tmp_path):
+  """Cron stood still for twelve nights: what was issued before is scored, and scored again."""
+  desk = tmp_path / 'desk'
+  for i, day in enumerate((18, 19)):
+    _publish(archive, f'2012-11-{day}', i, f'/CODE/2012/CODG{305 + day}0.12I.Z')
+  assert _night(run, desk, '2012-11-20') == 0
+  _publish(archive, '2012-11-20', 2, '/CODE/CORG3250.12I.Z')
+  _publish(archive, '2012-12-01', 3, '/CODE/CORG3360.12I.Z')
+  assert _night(run, desk, '2012-12-02') == 0
+  (row,) = ledger.read(desk / 'ledger.csv')
+  # The day's own file, not the first and last of the days that follow each other.
+  assert (row['issue_time'], row['truth']) == ('2012-11-19T22:00', 'CORG3250.12I.Z')
+  _publish(archive, '2012-11-20', 5, '/CODE/2012/CODG3250.12I.Z')
+  assert _night(run, desk, '2012-12-03') == 0
+  (final,) = ledger.read(desk / 'ledger.csv')
+  assert final['truth'] == 'CODG3250.12I.Z' and final['net_rmse'] != row['net_rmse']
+  # Scored and no longer young, or too long ago: nothing is looked for again.
+  waiting = lambda kept, today: [f.name for f in nightly._waiting(
+      desk, kept, np.datetime64(today), 2.0)]
+  kept = {('2012-11-19T22:00', 1): final, ('2012-12-01T22:00', 1): final}
+  assert waiting(kept, '2012-12-09') == ['2012-11-19T2200', '2012-12-01T2200']
+  assert waiting(kept, '2012-12-11') == ['2012-12-01T2200']
+  assert waiting({}, '2013-01-03') == ['2012-11-19T2200', '2012-12-01T2200']
+  assert waiting({}, '2013-01-04') == ['2012-12-01T2200']
+
+
+def test_one_night_at_a_time(run, tmp_path, capsys):
+  desk = tmp_path / 'desk'
+  desk.mkdir()
+  code = ('import fcntl, sys; f = open(sys.argv[1], "a"); fcntl.lockf(f, fcntl.LOCK_EX); '
+          'print("held", flush=True); sys.stdin.read()')
+  with subprocess.Popen([sys.executable, '-c', code, str(desk / '.lock')], text=True,
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    assert other.stdout.readline() == 'held\n'
+    assert _night(run, desk, '2012-11-20') == 1
+    other.stdin.close()
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('predict: ') and 'held by another process' in line
+  assert [p.name for p in desk.iterdir()] == ['.lock']
 
 
 def test_nothing_to_be_had(run, archive, tmp_path, capsys):

@@ -158,6 +158,55 @@ def test_rms_without_the_runs_data(run, tmp_path):
   assert error_model.of_past(predictor, store, store.clips[0].times(2.0)[5]) is None
 
 
+def test_predictions_that_the_store_lacks(run, tmp_path, capsys):
+  """future=forecast: the newest known values stand in, value by value, and it is said."""
+  workdir, store = run
+  predictor = Predictor.load(workdir)
+  if predictor.config.model.name != 'convlstm':
+    pytest.skip('one backbone is enough here')
+  inside = str(store.clips[2].times(2.0)[10])
+  expected = {t: predict.issue(predictor, store, t)['forecast'] for t in (inside, 'latest')}
+  assert capsys.readouterr().err == ''
+  predictor.config.data.future_forcings = 'forecast'
+  for time, forecast in expected.items():
+    np.testing.assert_array_equal(predict.issue(predictor, store, time)['forecast'], forecast)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'no prediction of f107 r for 6 of the 6 frames ahead' in line or (
+        time == inside and 'no prediction of f107 for' in line)
+  given = stores.make(tmp_path / 'given')
+  columns = np.load(given.path / 'forcings_forecast.npy')
+  columns[:] = 300
+  np.save(given.path / 'forcings_forecast.npy', columns)
+  other = predict.issue(predictor, type(given)(given.path), inside)['forecast']
+  assert capsys.readouterr().err == '' and not np.allclose(other, expected[inside])
+
+
+def test_errors_are_of_the_parameters_that_forecast(run, tmp_path, monkeypatch):
+  workdir, store = run
+  fits = []
+
+  def fit(*args, **kwargs):
+    fits.append(args)
+    return error_model.ErrorModel(np.ones((6, 15, 12), np.float32), len(fits), 'windows')
+
+  monkeypatch.setattr(error_model, 'fit', fit)
+  averaged, raw = (Predictor.load(workdir, raw=r) for r in (False, True))
+  where = tmp_path / 'run'
+  where.mkdir()
+  found = [error_model.of_run(p, where).windows for p in (averaged, averaged, raw, raw, averaged)]
+  assert found == [1, 1, 2, 2, 3]
+  with np.load(where / 'errors.npz') as kept:
+    old = {k: kept[k] for k in kept if k != 'raw'}
+  np.savez(where / 'errors.npz', **old)  # of before: it may be of either
+  assert error_model.of_run(averaged, where).windows == 4
+  # Of an ensemble the note says whose errors these are.
+  result = dict(forecast=np.zeros((6, 15, 16)), issue_time='2012-01-01T00:00', longitude=None,
+                times=store.clips[0].times(2.0)[:6])
+  note = lambda r: predict.with_rms(r, averaged, where, store, 'validation')['rms_source']
+  assert note(result) == '4 windows'
+  assert note(result | dict(members=np.zeros(3))) == '4 windows, errors of run alone'
+
+
 def test_error_model_cells():
   """Enough pixels: the cell's own RMS; none: the product of its lead and its place."""
   rng = np.random.default_rng(0)

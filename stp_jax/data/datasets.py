@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import jax
 
-from stp_jax.data.clip_store import ClipStore
+from stp_jax.data.clip_store import ClipStore, StoreError
 
 # Importers with a `prepare(*, in_dir, out, **options)`; `python -m stp_jax.prepare` runs them.
 IMPORTERS = {
@@ -63,22 +63,42 @@ def open_stores(config, paths: Sequence[str] = ()) -> list[ClipStore]:
   paths = tuple(paths) or tuple(data.stores)
   if paths:
     return [ClipStore(p) for p in paths]
-  options = dict(data.dataset_options)
-  in_dir = options.pop('in_dir', None)  # the original files of a set that we cannot make
+  out, in_dir, options = _made(data)
   if data.dataset not in _GENERATED and not in_dir:
     raise ValueError(
         f'no data: give --store=STORE, or data.dataset as one of {" ".join(_GENERATED)}')
-  name = '-'.join([data.dataset, *(f'{k}_{v}' for k, v in sorted(options.items()) if v != '')])
-  if in_dir:
-    where = str(pathlib.Path(in_dir).resolve()).encode()
-    name += f'-{zlib.crc32(where):08x}'
-  out = pathlib.Path(data.cache) / name
   if jax.process_index() == 0:
     importer(data.dataset).prepare(in_dir=in_dir, out=out, **options)
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
     multihost_utils.sync_global_devices('dataset')
   return [ClipStore(out)]
+
+
+def _made(data) -> tuple[pathlib.Path, str | None, dict]:
+  """Where a set that is made here stands in the cache; its original files; the other options."""
+  options = dict(data.dataset_options)
+  in_dir = options.pop('in_dir', None)  # the original files of a set that we cannot make
+  name = '-'.join([data.dataset, *(f'{k}_{v}' for k, v in sorted(options.items()) if v != '')])
+  if in_dir:
+    where = str(pathlib.Path(in_dir).resolve()).encode()
+    name += f'-{zlib.crc32(where):08x}'
+  return pathlib.Path(data.cache) / name, in_dir, options
+
+
+def existing_stores(config, opened: Sequence[ClipStore] = ()) -> list[ClipStore]:
+  """Those stores of `config.data` that are there; nothing is made, nothing raised.
+
+  `opened`: stores that need not be opened again.
+  """
+  data, found = config.data, []
+  known = {s.path.resolve(): s for s in opened}
+  for path in tuple(data.stores) or ([_made(data)[0]] if data.dataset else []):
+    try:
+      found.append(known.get(pathlib.Path(path).resolve()) or ClipStore(path))
+    except (StoreError, OSError):
+      continue
+  return found
 
 
 def chosen_splits(

@@ -8,7 +8,8 @@ been published when the forecast was issued, in training and in test alike:
 
   persist   the newest value available at issue time (the default)
   observed  the value that was measured later: the originals' protocol, for comparison only
-  forecast  the driver file's own prediction for frames after the input
+  forecast  the driver file's own prediction for frames after the input; a file holds some for the
+            days behind its observations, none for the past, so that no run can be trained on them
   none      the training mean
 """
 
@@ -146,6 +147,7 @@ def select(
     unseen = np.where(future, forecast, unseen)
     if np.isnan(unseen[~available & future]).any():
       raise ValueError(
-          'future_forcings=forecast: the driver file holds no prediction for these dates; '
-          'use persist')
+          'future_forcings=forecast: no prediction for some frames ahead; a driver file holds '
+          'them behind its last observation only, history has none: train and score with '
+          'future=persist (--config.data.future_forcings=persist, --future-forcings=persist)')
   return np.where(available, values, unseen).astype(np.float32)

@@ -112,6 +112,27 @@ def days(first: str, last: str) -> np.ndarray:
   return np.arange(ends[0], ends[1] + 1)
 
 
+def kept(day: np.datetime64, centre: str, product: str, folder: str | pathlib.Path
+         ) -> pathlib.Path | None:
+  """One day's file in the folder that `fetch_day` fills, final before rapid; None: not there."""
+  for kind in _kinds(product):
+    for name in names(day, centre, kind):
+      for path in (_place(folder, centre, kind) / name, pathlib.Path(folder) / name):
+        if path.exists() and not (path.parent == pathlib.Path(folder) and 'OPSPRD' in name):
+          return path
+  return None
+
+
+def _kinds(product: str) -> tuple[str, ...]:
+  return ('final', 'rapid') if product == 'best' else (product,)
+
+
+def _place(folder: str | pathlib.Path, centre: str, kind: str) -> pathlib.Path:
+  """Forecasts stand in folders of their own: the name OPSPRD does not tell the two apart."""
+  return pathlib.Path(folder) / (
+      f'{centre.lower()}-{kind}' if kind.startswith('pred') else centre.lower())
+
+
 def fetch_day(day: np.datetime64, centre: str, product: str, folder: str | pathlib.Path, *,
               archive: str | None = None) -> pathlib.Path | None:
   """One day's file, from the folder or the archive; None where no archive has it.
@@ -119,19 +140,15 @@ def fetch_day(day: np.datetime64, centre: str, product: str, folder: str | pathl
   Raises:
     FetchError: an archive that does not answer, or answers with a login page.
   """
-  wanted = ('final', 'rapid') if product == 'best' else (product,)
-  place = lambda kind: pathlib.Path(folder) / (
-      f'{centre.lower()}-{kind}' if kind.startswith('pred') else centre.lower())
   refused = None
   archive = archive.rstrip('/') if archive else None
-  for kind in wanted:
-    for name in names(day, centre, kind):
-      for path in (place(kind) / name, pathlib.Path(folder) / name):
-        if path.exists() and not (path.parent == pathlib.Path(folder) and 'OPSPRD' in name):
-          return path
+  for kind in _kinds(product):
+    if path := kept(day, centre, kind, folder):
+      return path
     for url in dict.fromkeys(addresses(day, centre, kind, archive)):
       try:
-        return fetch.fetch(url, place(kind) / url.rsplit('/', 1)[1], progress=False)
+        return fetch.fetch(url, _place(folder, centre, kind) / url.rsplit('/', 1)[1],
+                           progress=False)
       except fetch.NotThere:
         continue
       except fetch.FetchError as error:

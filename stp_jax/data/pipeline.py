@@ -29,6 +29,11 @@ class Windows:
   def __len__(self) -> int:
     return len(self._windows)
 
+  @property
+  def places(self) -> np.ndarray:
+    """int `[K, 2]`: clip and first frame in it of every window."""
+    return self._windows
+
   def only(self, index: int) -> 'Windows':
     """A source of this one window."""
     other = copy.copy(self)
@@ -132,6 +137,13 @@ def honest(batch: dict, spec: DataSpec, mode: str, t_in: int, other: str = '') -
   return batch
 
 
+def picked(total: int, limit: int = 0) -> np.ndarray:
+  """Which of `total` windows an evaluation scores: all, or `limit` of them, evenly spread."""
+  if limit and limit < total:
+    return np.linspace(0, total - 1, limit).round().astype(int)
+  return np.arange(total)
+
+
 def eval_batches(
     found: Sequence[WindowSource], spec: DataSpec, config_data, t_in: int, limit: int = 0,
     multiple: int = 1, other: str = '',
@@ -148,19 +160,18 @@ def eval_batches(
     other: a second future-forcings mode, whose columns are `other` `[B, T, F]`.
   """
   where = [(i, j) for i, s in enumerate(found) for j in range(len(s))]
-  if limit and limit < len(where):
-    where = [where[k] for k in np.linspace(0, len(where) - 1, limit).round().astype(int)]
+  where = [where[k] for k in picked(len(where), limit)]
   count, me = (1, 0) if multiple == 1 else (jax.process_count(), jax.process_index())
   size = -(-config_data.eval_batch_size // multiple) * multiple
   for begin in range(0, len(where), size):
     rows = range(begin + me * size // count, begin + (me + 1) * size // count)
-    picked = [where[min(r, len(where) - 1)] for r in rows]
-    items = [found[i][j] for i, j in picked]
+    chosen = [where[min(r, len(where) - 1)] for r in rows]
+    items = [found[i][j] for i, j in chosen]
     batch = {k: np.stack([item[k] for item in items]) for k in items[0]}
     batch = honest(batch, spec, config_data.future_forcings, t_in, other)
     batch['mask'] = np.array([r < len(where) for r in rows], np.float32)
     batch['index'] = np.array(rows, np.int32)
-    batch['window'] = np.array(picked, np.int32)
+    batch['window'] = np.array(chosen, np.int32)
     yield batch
 
 

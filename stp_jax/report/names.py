@@ -1,7 +1,7 @@
 """What forecasts and scores are called in print, and how a number is written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 FORECASTS = {
     'net': 'net',
@@ -95,3 +95,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left=(0,)) -> li
   rule = '|'.join(
       '-' * (w + 2) if i in left else '-' * (w + 1) + ':' for i, w in enumerate(widths))
   return [line(header), f'|{rule}|', *map(line, rows), '']
+
+
+def scored_on_training(found: Mapping, split: str) -> str:
+  """What `training_days.TrainingDays.overlap` found, as a sentence for a card and for stderr."""
+  what = 'days' if found['first'] else 'clips'
+  when = f' ({found["first"]} to {found["last"]})' if found['first'] else ''
+  return (f'SCORED ON TRAINING {what.upper()}: {found["windows"]} of {found["of"]} windows of '
+          f'split {split}{when} forecast {what} that training clips hold; their scores are no test')

@@ -137,6 +137,8 @@ def markdown(card: Mapping) -> str:
   lines = [f'# Score card: {card.get("name", "run")}', '']
   if is_simulated(card):
     lines += ['**SIMULATED DATA: skill here says nothing yet about real maps.**', '']
+  for split, found in (card.get('scored_on_training') or {}).items():
+    lines += [f'**{names.scored_on_training(found, split)}.**', '']
   lines += _facts(card)
   for split, scores in card['splits'].items():
     kind, weighted = names.primary(scores, card), names.weighted(scores)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from stp_jax.metrics import skill
+from stp_jax.report import names as words
 from stp_jax.report import score_card
 
 _LABELS = {
@@ -29,11 +30,14 @@ def markdown(card: Mapping) -> str:
   """The card as text: scores over all leads, by group, and what is better than what."""
   units = card['units']
   simulated = any('simulated' in f'{d["name"]} {d["description"]}'.lower() for d in card['data'])
-  lines = [
-      f'# Skill: {card["name"]}', '',
+  split = '+'.join(card['splits'])
+  lines = [f'# Skill: {card["name"]}', '']
+  if card.get('scored_on_training'):
+    lines += [f'**{words.scored_on_training(card["scored_on_training"], split)}.**', '']
+  lines += [
       f'- data: {"SIMULATED: " if simulated else ""}'
       + '; '.join(f'{d["name"]} ({d["description"]})' for d in card['data']),
-      f'- split {"+".join(card["splits"])}: {card["windows"]} windows, {card["t_in"]} frames in, '
+      f'- split {split}: {card["windows"]} windows, {card["t_in"]} frames in, '
       f'{card["t_out"]} out, one every {card["cadence_hours"]:g} h',
       f'- runs: {" ".join(card["runs"])}, step {card["step"]}'
       + (f', {card["members"]} samples of each' if card['members'] else ''),
@@ -57,8 +61,16 @@ def markdown(card: Mapping) -> str:
       ['forecast', 'days', 'RMSE', '95 %', 'MAE', 'bias', 'corr.', 'RMSE plain', 'MAE plain',
        'bias plain'], rows)
   if card['partial']:
-    lines += ['\\* not there for every frame: the comparison below is over the frames where it is.',
-              '']
+    lines += ['\\* not there for every frame: the comparison below is over the frames where it is, '
+              'the net on the same ones.', '']
+  for name, found in card.get('counted', {}).items():
+    end = 'the day before' if name == 'c1pg' else 'the day before that'
+    hours = (f', at leads of {min(found["leads"]):g} to {max(found["leads"]):g} h'
+             if found['leads'] else '')
+    lines += [f'{_LABELS[name]} is made of data to the end of {end}. It counts only where these '
+              'end no later than a frame after the issue time: in '
+              f'{found["windows"]} of {found["of"]} windows, {found["frames"]} of '
+              f'{found["of_frames"]} frames{hours}.', '']
   lines += ['## Is the net better?', '',
             'Difference of cosine-weighted RMSE, baseline minus net (positive: the net is better).',
             '']
@@ -66,12 +78,16 @@ def markdown(card: Mapping) -> str:
   for name, groups in card['compared'].items():
     for group, found in groups.items():
       if group == 'all' or group.startswith('day '):
-        rows.append([_LABELS.get(name, name), group, _number(found['difference'], '+.2f'),
+        rows.append([_LABELS.get(name, name), group, _number(found.get('rmse')),
+                     _number(found.get('net_rmse')), _number(found['difference'], '+.2f'),
                      _interval(found['interval']), found['verdict']])
-  lines += score_card.table(['baseline', 'frames', 'difference', '95 %', 'the net is'], rows,
-                            left=(0, 1, 4))
+  lines += score_card.table(
+      ['baseline', 'frames', 'its RMSE', "the net's, same frames", 'difference', '95 %',
+       'the net is'], rows, left=(0, 1, 6))
   lines += ['## By group', '', f'Cosine-weighted RMSE [{units}]; the verdict is against '
-            'persistence.', '']
+            'persistence.'
+            + (' \\*: over its own frames, not to be held against the net\'s of the same row.'
+               if card['partial'] else ''), '']
   names = [n for n in card['forecasts'] if n in (
       'net', 'net_observed', 'net_persist', 'persistence', 'ar_blend', 'recurrence_27d', 'c1pg',
       'c2pg', 'iri')]
@@ -82,7 +98,8 @@ def markdown(card: Mapping) -> str:
     verdict = card['compared'].get('persistence', {}).get(group, {}).get('verdict', '-')
     rows.append([group, entry['days'], *(
         _number(card['forecasts'][n].get(group, {}).get('cos_rmse')) for n in names), verdict])
-  lines += score_card.table(['group', 'days', *(_LABELS[n] for n in names), 'the net is'], rows,
+  titles = [_LABELS[n] + ('*' if n in card['partial'] else '') for n in names]
+  lines += score_card.table(['group', 'days', *titles, 'the net is'], rows,
                             left=(0, len(names) + 2))
   if card['ensemble']:
     e = card['ensemble']
@@ -108,9 +125,10 @@ def draw(path: pathlib.Path, card: Mapping) -> pathlib.Path:
               if g.startswith('lead')]
     if points:
       x, y = zip(*sorted(points))
-      left.plot(x, y, label=_LABELS.get(name, name), **{
+      star = '*' if name in card['partial'] else ''
+      left.plot(x, y, label=_LABELS.get(name, name) + star, **{
           'linewidth': 1.4, **style.LINES.get(name, {})})
-  left.set_xlabel('lead time [h]')
+  left.set_xlabel('lead time [h]' + ('   (*: over its own frames)' if card['partial'] else ''))
   left.set_ylabel(f'RMSE [{card["units"]}], cosine-of-latitude weights')
   left.set_ylim(bottom=0)
   # Below: among curves at every height there is no room.

@@ -41,7 +41,7 @@ def test_persist_keeps_the_newest_available():
 
 def test_forecast_mode_needs_a_forecast():
   window = dict(_window(0), forecast=np.full((2, 9, 2), np.nan, np.float32))
-  with pytest.raises(ValueError, match='no prediction'):
+  with pytest.raises(ValueError, match='history has none: train and score with future=persist'):
     forcings.select('forecast', t_in=4, **window)
   with pytest.raises(ValueError, match='choose one of persist'):
     forcings.select('guess', t_in=4, **window)

@@ -97,7 +97,7 @@ class Predictor:
       frames = frames[None]
       forcings = None if forcings is None else np.asarray(forcings)[None]
       times = None if times is None else np.asarray(times)[None]
-    rows, columns = frames.shape[2:4] if frames.ndim == 5 else (0, 0)
+    height, width = frames.shape[2:4] if frames.ndim == 5 else (0, 0)
     frames = self._padded(frames)
     raw = self._raw(frames)
     columns = self._columns(len(frames), forcings, times)
@@ -107,7 +107,7 @@ class Predictor:
     else:
       rng = jax.random.fold_in(jax.random.key(self.config.seed), member)
       forecast = self._sample(self.variables, batch, rng)
-    forecast = np.asarray(forecast)[:, :, :rows, :columns]
+    forecast = np.asarray(forecast)[:, :, :height, :width]
     return forecast[0] if single else forecast
 
   def _padded(self, frames: np.ndarray) -> np.ndarray:

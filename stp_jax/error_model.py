@@ -74,7 +74,7 @@ def fit(predictor, sources: Sequence[pipeline.WindowSource], spec: data_spec.Dat
     spec: of their stores, see `data.spec.for_stores`. source: what to call them.
   """
   t_in, t_out = predictor.t_in, predictor.t_out
-  rows, width = _shape(spec)
+  rows, width = spec.grid_shape
   longitude = spec.grid.get('longitude')
   squares, count = np.zeros((2, t_out, rows, SLOTS))
   data = copy.deepcopy(predictor.config.data)
@@ -103,11 +103,6 @@ def dict_of(data, batch: int):
   data = copy.deepcopy(data)
   data.eval_batch_size = batch
   return data
-
-
-def _shape(spec) -> tuple[int, int]:
-  grid = spec.grid
-  return int(grid.get('rows', spec.shape[0])), int(grid.get('columns', spec.shape[1]))
 
 
 def of_run(predictor, run, *, progress: bool = True) -> ErrorModel | None:

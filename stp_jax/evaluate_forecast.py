@@ -200,12 +200,12 @@ def example(task, variables: Variables, stores, splits: Sequence[str], predict: 
   source = found[window[0]].only(window[1])
   batch = next(pipeline.eval_batches([source], spec, data, task.t_in))
   forecast = predict(variables, {k: batch[k] for k in ('frames', 'forcings')})
-  rows = int(spec.grid.get('rows', spec.shape[0]))
+  rows, columns = spec.grid_shape
   # Red, green and blue of a picture; of anything else the first channel.
   colour = spec.shape[2] == 3 and spec.units == 'of full scale' and 'latitude' not in spec.grid
   shown = slice(None) if colour else 0
-  physical = source.store.physical(batch['frames'][0])[:, :rows, :, shown]
-  forecast, units = np.asarray(forecast)[0, :, :rows, :, shown], spec.units
+  physical = source.store.physical(batch['frames'][0])[:, :rows, :columns, shown]
+  forecast, units = np.asarray(forecast)[0, :, :rows, :columns, shown], spec.units
   if rain:  # as a rate, and only where a radar sees
     settings = field_scores.settings_of(task.config, spec)
     physical, units = physical * settings.factor, settings.units

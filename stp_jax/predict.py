@@ -77,7 +77,7 @@ class Predictor:
 
     Args:
       frames: `[t_in, H, W, C]` or `[B, t_in, H, W, C]`, physical units, NaN = missing. Frames
-        without the padding rows of the store's grid are padded.
+        without the padding rows or columns of the store's grid are padded.
       forcings: `[t_in or t_in + t_out, F]` or with B in front, physical units, columns
         `spec.columns`. Of future rows (or NaN in them) only calendar values are read from `times`;
         other drivers keep their last finite value. None: `times` must be given, and drivers take
@@ -88,7 +88,7 @@ class Predictor:
         forecast.
 
     Returns:
-      float32 `[t_out, H, W, C]`, or with B in front, physical units.
+      float32 `[t_out, H, W, C]`, or with B in front, physical units; H and W of the frames given.
 
     Raises:
       ValueError: a shape that does not fit, or neither forcings nor times where they are needed.
@@ -99,6 +99,7 @@ class Predictor:
       frames = frames[None]
       forcings = None if forcings is None else np.asarray(forcings)[None]
       times = None if times is None else np.asarray(times)[None]
+    height, width = frames.shape[2:4] if frames.ndim == 5 else (0, 0)
     frames = self._padded(frames)
     raw = self._raw(frames)
     columns = self._columns(len(frames), forcings, times)
@@ -108,19 +109,22 @@ class Predictor:
     else:
       rng = jax.random.fold_in(jax.random.key(self.config.seed), member)
       forecast = self._sample(self.variables, batch, rng)
-    forecast = np.asarray(forecast)[:, :, :self._rows]
+    forecast = np.asarray(forecast)[:, :, :height, :width]
     return forecast[0] if single else forecast
 
   def _padded(self, frames: np.ndarray) -> np.ndarray:
     height, width, channels = self.spec.shape
-    self._rows = frames.shape[2] if frames.ndim == 5 else 0
-    given = self.spec.grid.get('rows', height)
-    if frames.ndim == 5 and frames.shape[2] == given < height:
-      frames = np.pad(frames, ((0, 0), (0, 0), (0, height - given), (0, 0), (0, 0)), mode='edge')
+    sides = dict(zip((2, 3), zip((height, width), self.spec.grid_shape)))
+    for axis, (stored, own) in sides.items():
+      if frames.ndim == 5 and frames.shape[axis] == own < stored:
+        pads = [(0, 0)] * 5
+        pads[axis] = 0, stored - own
+        frames = np.pad(frames, pads, mode='edge')
     if frames.shape[1:] != (self.t_in, height, width, channels):
-      raise ValueError(
-          f'frames {frames.shape}: the checkpoint takes [B, {self.t_in}, {height} or {given}, '
-          f'{width}, {channels}]')
+      either = ', '.join(
+          f'{stored}' if stored == own else f'{stored} or {own}' for stored, own in sides.values())
+      raise ValueError(f'frames {frames.shape}: the checkpoint takes [B, {self.t_in}, {either}, '
+                       f'{channels}]')
     return frames
 
   def _raw(self, frames: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
             limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
   """Forecasts of windows that do not overlap, in 0..1 of full scale.
 
-  A clip that ends where the forecast begins gives one without truth.
+  A clip that ends where the forecast begins gives one without truth. Padding rows and columns of
+  the store's grid are cut off.
 
   Args:
     limit: at most so many windows, evenly spread; 0 = all.
@@ -47,11 +48,13 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
     return frames, (task.predict(variables, batch) - task.spec.shift) / task.spec.divisor
 
   compiled = jax.jit(run)
+  rows, columns = task.spec.grid_shape
   if not config.data.domains and not task.required_columns:
     chosen = predict_arrays.checked(store, splits, task.t_in, task.t_out, limit)
     for batch, mine in predict_arrays.batches(
         store, chosen, task.t_in, task.t_out, config.data.eval_batch_size):
-      frames, forecast = jax.device_get(compiled(loaded.variables, batch))
+      frames, forecast = (x[:, :, :rows, :columns] for x in jax.device_get(
+          compiled(loaded.variables, batch)))
       for row, window in enumerate(mine):
         times = store.clips[window.clip].times(
             store.cadence_hours, window.start, task.length)
@@ -60,7 +63,8 @@ def samples(loaded: checkpoint.Loaded, store: clip_store.ClipStore, splits: Sequ
     return
   found = task.sources([store], splits, task.length)
   for batch in pipeline.eval_batches(found, task.spec, config.data, task.t_in, limit):
-    frames, forecast = jax.device_get(compiled(loaded.variables, batch))
+    frames, forecast = (x[:, :, :rows, :columns] for x in jax.device_get(
+        compiled(loaded.variables, batch)))
     for row in np.flatnonzero(batch['mask']):
       source, number = batch['window'][row].tolist() if 'window' in batch else (0, 0)
       times = getattr(found[source], 'times', lambda _: None)(number)
@@ -78,14 +82,13 @@ def _written(found: Iterator[dict], loaded: checkpoint.Loaded, store: clip_store
     wanted = False
   card = dict(name=loaded.config.name, step=loaded.step, licence=store.meta['licence'],
               data=[dict(name=store.name, description=store.meta['description'])])
-  rows = grid.get('rows', store.streams['frames'].shape[0])
   for k, sample in enumerate(found, 1):
     times = sample.pop('times')
     if wanted and times is not None:
       folder.mkdir(parents=True, exist_ok=True)
       given = sample['input']
       fields = np.where(np.isfinite(given).any(0), sample['output'] * spec.divisor + spec.shift,
-                        np.nan)[:, :rows]
+                        np.nan)
       netcdf.write(folder / f'sample{k}.nc', fields, times[len(given):], times[len(given) - 1],
                    grid, units=spec.units, cadence_hours=store.cadence_hours,
                    **netcdf.words(card))

@@ -35,7 +35,7 @@ from stp_jax import (
     tasks,
     training_days,
 )
-from stp_jax.data import clip_store, datasets, driver_modes, pipeline
+from stp_jax.data import clip_store, datasets, driver_modes, georeference, pipeline
 from stp_jax.data import spec as data_spec
 from stp_jax.data.clip_writer import write_json
 from stp_jax.metrics import baselines, skill
@@ -46,14 +46,38 @@ _DRIVERS = ('kp', 'ap', 'dst', 'f107')
 
 
 class _Series:
-  """Maps of stores by time."""
+  """Maps of stores by time.
 
-  def __init__(self, stores: Sequence[clip_store.ClipStore]):
+  Args:
+    stores: the stores. spec: of the run's maps; None: the stores are the run's own.
+
+  Raises:
+    StoreError: a store on another grid or in other units than the spec's, or without times.
+  """
+
+  def __init__(self, stores: Sequence[clip_store.ClipStore],
+               spec: data_spec.DataSpec | None = None):
     self._place = {}
     for store in stores:
+      if spec is not None:
+        self._check(spec, store)
       for i, clip in enumerate(store.clips):
         for k, t in enumerate(clip.times(store.cadence_hours)):
           self._place.setdefault(t, (store, i, k))
+
+  @staticmethod
+  def _check(spec: data_spec.DataSpec, store: clip_store.ClipStore) -> None:
+    stream, grid = store.streams['frames'], store.meta['grid']
+    if stream.shape[:2] != spec.shape[:2] or stream.units != spec.units or (
+        not georeference.same_places(spec.grid, grid)):
+      sides = lambda shape: 'x'.join(map(str, shape[:2]))
+      raise clip_store.StoreError(
+          f'{store.path}: maps of {sides(stream.shape)}, {georeference.places(grid)}, in '
+          f'{stream.units}; they are compared with {sides(spec.shape)}, '
+          f'{georeference.places(spec.grid)}, in {spec.units}: prepare both of one region')
+    if any(clip.time is None for clip in store.clips):
+      raise clip_store.StoreError(f'{store.path}: its frames carry no times, by which they are '
+                                  'compared; prepare it from files with times')
 
   def maps(self, times: np.ndarray, shape) -> np.ndarray:
     """`[T, H, W]`, NaN where there is no map."""
@@ -196,7 +220,7 @@ def measure(
   table = skill.Table()
   groups = skill_sums.Groups(table, spec)
   past = _Series(stores)
-  code = {name: _Series([clip_store.ClipStore(path)])
+  code = {name: _Series([clip_store.ClipStore(path)], spec)
           for name, path in (('c1pg', c1pg), ('c2pg', c2pg)) if path}
   counted = {name: np.zeros(task.t_out, int) for name in code}  # windows of each lead
   seen = dict.fromkeys(code, 0)  # windows

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from stp_jax.data import georeference
 from stp_jax.data.clip_store import ClipStore, StoreError
 
 _CHUNK = 512  # frames in memory at a time
@@ -26,6 +27,23 @@ def calendar(times: np.ndarray) -> np.ndarray:
   hour = (times - times.astype('datetime64[D]').astype('datetime64[m]')).astype(float) / 60
   position = (number + share - 0.5 - 1) % 12 + 1
   return np.stack([position, hour], -1).astype(np.float32)
+
+
+def slot(hours: np.ndarray, count: int) -> np.ndarray:
+  """int32 `[...]`: the nearest of `count` slots of the day, from 00 UT on; the earlier of two.
+
+  Maps at 24 / count hours have a slot each, whatever hour they begin at. An hour between two slots
+  (01, 03, ... UT of maps every two hours) once took the even one, so that such maps met in half of
+  the slots: tables that were fitted then on maps at odd hours, or on more maps a day than slots,
+  must be refitted (delete the run's `baselines.npz` and `climatology.npz`; the anchor's tables are
+  in its checkpoints: train it again).
+
+  Args:
+    hours: `[...]` UT, of numpy or JAX, traced or not. count: P, slots of a day.
+  """
+  # Times are whole minutes: a quarter of one is more than float32 hours err by, and less than what
+  # lies between a time and the middle of two slots, unless it is that middle.
+  return (((hours * 60 - 0.25) * (count / 1440) + 0.5) // 1).astype(np.int32) % count
 
 
 def driver_column(store: ClipStore, name: str = 'f107') -> np.ndarray | None:
@@ -58,15 +76,15 @@ def _sums(stores: Sequence[ClipStore], splits: set[str], slots: int, progress: b
           f'{store.path}: clip {i} ({clip.source}) has no time; a climatology needs a clock')
     months = times.astype('datetime64[M]').astype(int) % 12
     hours = (times - times.astype('datetime64[D]')).astype('timedelta64[m]').astype(float) / 60
-    slot = np.round(hours * slots / 24).astype(int) % slots
+    parts = slot(hours, slots)
     flux = np.zeros(clip.length) if column is None else (
         column[clip.start:clip.start + clip.length].astype(float) - driver_mean)
     flux = np.where(np.isfinite(flux), flux, 0)
     for start in range(0, clip.length, _CHUNK):
       maps = store.physical(store.frames(i, start, min(_CHUNK, clip.length - start)))[..., 0]
       here = slice(start, start + len(maps))
-      for m, p in sorted(set(zip(months[here].tolist(), slot[here].tolist()))):
-        rows = (months[here] == m) & (slot[here] == p)
+      for m, p in sorted(set(zip(months[here].tolist(), parts[here].tolist()))):
+        rows = (months[here] == m) & (parts[here] == p)
         y = maps[rows].astype(float)
         seen = np.isfinite(y)
         y = np.where(seen, y, 0)
@@ -117,6 +135,12 @@ def fit(
   if len(shapes) > 1 or next(iter(shapes))[2] != 1:
     raise StoreError(
         f'{stores[0].path}: a climatology needs one grid with one channel, not {sorted(shapes)}')
+  for other in stores[1:]:
+    if not georeference.same_places(stores[0].meta['grid'], other.meta['grid']):
+      raise StoreError(
+          f'{other.path}: {georeference.places(other.meta["grid"])} are another grid than '
+          f'{georeference.places(stores[0].meta["grid"])} of {stores[0].path}; a climatology needs '
+          'stores of one region')
   slots = frames_per_day or round(24 / stores[0].cadence_hours)
   sums = _sums(stores, splits, slots, progress)
   n = sums['n']

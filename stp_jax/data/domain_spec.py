@@ -19,7 +19,8 @@ class Domain:
     scale, offset: raw -> model value. missing: code of a missing value, -1 where there is none.
     ceiling: raw values above it are lowered to it on the host, where the store's maximum is not
       the model's 1; else None.
-    rows: of a frame that are no padding. units, divisor: model value * divisor is in these units.
+    rows, columns: of a frame that are no padding. units, divisor: model value * divisor is in
+      these units.
   """
   name: str
   number: int
@@ -28,6 +29,7 @@ class Domain:
   missing: int
   ceiling: int | None
   rows: int
+  columns: int
   units: str
   divisor: float
 
@@ -53,7 +55,8 @@ def describe(name: str, number: int, store: ClipStore) -> Domain:
   return Domain(
       name, number, stream.scale / divisor, (stream.offset - shift) / divisor,
       NO_MISSING if stream.missing is None else int(stream.missing), ceiling,
-      store.meta['grid'].get('rows', stream.shape[0]), stream.units, divisor)
+      store.meta['grid'].get('rows', stream.shape[0]),
+      store.meta['grid'].get('columns', stream.shape[1]), stream.units, divisor)
 
 
 def data_spec(

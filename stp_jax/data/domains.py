@@ -114,7 +114,7 @@ class DomainSource(pipeline.Windows):
     if channels == 1:
       frames = _grey(frames, missing)
     if frames.shape[1:3] != tuple(size):
-      frames = resize.frames(frames[:, :domain.rows], tuple(size), missing)
+      frames = resize.frames(frames[:, :domain.rows, :domain.columns], tuple(size), missing)
     if frames.shape[3] != channels:
       frames = np.repeat(frames, channels, 3)
     return dict(

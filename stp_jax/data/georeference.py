@@ -29,6 +29,31 @@ def is_placed(grid: Mapping[str, Any]) -> bool:
   return {'latitude', 'longitude'} <= set(grid) or {'x', 'y'} <= set(grid)
 
 
+def same_places(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  """Whether two grids have the same latitudes and longitudes; one that does not say has any."""
+  for name in ('latitude', 'longitude'):
+    if one.get(name) is None or other.get(name) is None:
+      continue
+    a, b = np.asarray(one[name], float), np.asarray(other[name], float)
+    if a.shape != b.shape:
+      return False
+    # 180 and -180 degrees are one meridian.
+    apart = (a - b + 180) % 360 - 180 if name == 'longitude' else a - b
+    if not np.allclose(apart, 0, atol=1e-3):
+      return False
+  return True
+
+
+def places(grid: Mapping[str, Any]) -> str:
+  """A grid in words: 'latitudes 87.5 to -87.5 (71), longitudes -180 to 175 (72)'."""
+  found = []
+  for name in ('latitude', 'longitude'):
+    values = np.ravel(np.asarray([] if grid.get(name) is None else grid[name], float))
+    found.append(f'{name}s {values[0]:g} to {values[-1]:g} ({len(values)})' if len(values) else
+                 f'no {name}s')
+  return ', '.join(found)
+
+
 def _means(values: Sequence[float], block: int) -> np.ndarray:
   whole = len(values) // block * block
   return np.asarray(values, float)[:whole].reshape(-1, block).mean(1)

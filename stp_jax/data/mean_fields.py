@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
+from stp_jax.data import climatology
 from stp_jax.data.clip_store import ClipStore
 
 _CHUNK = 256  # frames in memory at a time
@@ -21,11 +22,11 @@ def slots(cadence_hours: float, size: int) -> int:
 
 
 def place(times: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """(month 0..11, slot 0..count-1) of datetime64 times."""
+  """(month 0..11, slot 0..count-1) of datetime64 times, see `climatology.slot`."""
   times = np.asarray(times, 'datetime64[m]')
   month = times.astype('datetime64[M]').astype(int) % 12
   minutes = (times - times.astype('datetime64[D]')).astype(int)
-  return month, np.round(minutes * count / 1440).astype(int) % count
+  return month, climatology.slot(minutes / 60, count)
 
 
 def fit(stores: Sequence[ClipStore], splits: Sequence[str], progress: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stp_jax.data import clip_store, forcings
+from stp_jax.data import clip_store, forcings, georeference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,8 @@ class DataSpec:
     scale, offset, missing: physical = raw * scale + offset, unless raw equals `missing`.
     shift, divisor, maximum: model value = (min(physical, maximum) - shift) / divisor.
     signed: model values have both signs, as those of fields less their mean do.
-    cadence_hours: hours between frames. grid: `latitude`, `longitude` [deg], `rows` that count.
+    cadence_hours: hours between frames. grid: `latitude`, `longitude` [deg], `rows` and `columns`
+      that count.
     channels: of the run, the image first. columns: forcings as the pipeline delivers them.
     known_ahead: per column. training_mean: per column, over the training clips.
     filled: columns that no file gives and that hold the same value everywhere.
@@ -63,9 +64,18 @@ class DataSpec:
     return weights
 
   @property
-  def row_mask(self) -> np.ndarray:
-    """1 in rows that count, 0 in padding rows, `[H]` float32."""
-    return (np.arange(self.shape[0]) < self.grid.get('rows', self.shape[0])).astype(np.float32)
+  def grid_shape(self) -> tuple[int, int]:
+    """Rows and columns that count; a stored frame may have padding ones behind them."""
+    height, width, _ = self.shape
+    return int(self.grid.get('rows', height)), int(self.grid.get('columns', width))
+
+  @property
+  def pixel_mask(self) -> np.ndarray:
+    """1 in pixels that count, 0 in padding rows and columns, `[H, W]` float32."""
+    mask = np.zeros(self.shape[:2], np.float32)
+    rows, columns = self.grid_shape
+    mask[:rows, :columns] = 1
+    return mask
 
   def with_columns(self, columns: Sequence[str], known_ahead: Mapping[str, bool]) -> 'DataSpec':
     """The same data with these columns; ones it does not know have the training mean 0."""
@@ -91,7 +101,7 @@ def make(
   """The spec of a run on `stores`; all stores must agree with the first.
 
   Raises:
-    StoreError: stores of different shape, cadence or scaling.
+    StoreError: stores of different shape, grid, cadence or scaling.
     ValueError: a channel whose driver no store gives, unless missing_drivers='fill'.
   """
   first = stores[0]
@@ -104,6 +114,10 @@ def make(
       if one != other:
         raise clip_store.StoreError(
             f'{store.path}: {field} {other} differs from {one} of {first.path}; prepare both alike')
+    if not georeference.same_places(first.meta['grid'], store.meta['grid']):
+      raise clip_store.StoreError(
+          f'{store.path}: {georeference.places(store.meta["grid"])} are another grid than '
+          f'{georeference.places(first.meta["grid"])} of {first.path}; prepare both of one region')
   names = forcings.channel_names(config_data.channels)
   # Every column that all stores have is delivered: calendars serve the climatology, Kp the strata.
   specs = [f for f in first.forcings
@@ -147,6 +161,11 @@ def for_stores(
           f'{store.path}: {list(stream.shape)} in {stream.scale} {stream.units} every '
           f'{store.cadence_hours} h; {label or spec.name} was trained on {list(spec.shape)} in '
           f'{spec.scale} {spec.units} every {spec.cadence_hours} h; prepare it alike')
+    if not georeference.same_places(spec.grid, store.meta['grid']):
+      raise clip_store.StoreError(
+          f'{store.path}: {georeference.places(store.meta["grid"])}; {label or spec.name} was '
+          f'trained on {georeference.places(spec.grid)}; prepare a store of that region, or train '
+          'a run on this one')
     lacking = [c for c in required
                if c not in spec.filled and c not in {f.name for f in store.forcings}]
     if lacking:

@@ -20,7 +20,7 @@ def statistics(
   """Statistics of a stream's first channel, in the stream's units.
 
   Means are over valid pixels, weighted with cos latitude where the store has a grid; padding rows
-  are left out.
+  and columns are left out.
 
   Args:
     store: any clip store.
@@ -36,12 +36,13 @@ def statistics(
     values), None where the store has no longitudes or no such pair. Values are None without frames.
   """
   grid = store.meta['grid']
-  rows = grid.get('rows', store.streams[stream].shape[0])
+  height, width, _ = store.streams[stream].shape
+  rows, columns = grid.get('rows', height), grid.get('columns', width)
   latitude = np.asarray(grid.get('latitude', np.zeros(rows)))[:rows]
   weight = np.cos(np.radians(latitude))[:, None]
   ranges = list(_ranges(store, splits, span))
   read = lambda clip, i: store.physical(
-      store.frames(clip, i, 1, stream)[0, :rows, :, 0], stream).astype(np.float64)
+      store.frames(clip, i, 1, stream)[0, :rows, :columns, 0], stream).astype(np.float64)
 
   def mean(values):
     valid = np.isfinite(values) * weight

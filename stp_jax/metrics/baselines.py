@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stp_jax.data.climatology import slot
 from stp_jax.models import anchor
 from stp_jax.typing import Array
 
@@ -35,8 +36,7 @@ def _parts(tables, frames, valid, calendar, driver, t_in, t_out, row_weights):
   slots = tables['hourly'].shape[0]
   source = _last_day(t_in, t_out, slots)
   scaled, _ = anchor.scaled(tables, frames, valid, calendar, driver, t_in, row_weights)
-  slot = jnp.round(calendar[..., 1] * (slots / 24)).astype(jnp.int32) % slots
-  hourly = jnp.asarray(tables['hourly'])[slot][..., None]
+  hourly = jnp.asarray(tables['hourly'])[slot(calendar[..., 1], slots)][..., None]
   return dict(
       # A gap in the last day is filled with the best thing known there.
       persistence=jnp.where(valid, frames, scaled[:, :t_in])[:, source], seen=valid[:, source],

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
+from stp_jax.data.climatology import slot
 from stp_jax.typing import Array
 
 # TECU. Far below any real global mean: it only keeps an all-missing day from dividing by zero.
@@ -28,7 +29,8 @@ def climatology(tables: Mapping[str, Array], calendar: Array, driver: Array | No
   """Month-and-hour climatology, linear in the driver (F10.7).
 
   Args:
-    tables: `base` and `slope` `[12, P, H, W]`, `driver_mean` `[]`, physical units; P frames a day.
+    tables: `base` and `slope` `[12, P, H, W]`, `driver_mean` `[]`, physical units; P frames a day,
+      see `data.climatology.slot`.
     calendar: `[B, T, 2]`, (month, hour UT). A whole month k reads table k (1 to 12); k + x blends
       the tables of k and k + 1 by x, so months may be counted from mid-month to mid-month
       (`data.climatology.calendar`): the value then has no jump at the end of a month.
@@ -38,15 +40,14 @@ def climatology(tables: Mapping[str, Array], calendar: Array, driver: Array | No
     float32 `[B, T, H, W, 1]` in physical units, at least FLOOR.
   """
   base, slope = jnp.asarray(tables['base']), jnp.asarray(tables['slope'])
-  frames_per_day = base.shape[1]
-  slot = jnp.round(calendar[..., 1] * (frames_per_day / 24)).astype(jnp.int32) % frames_per_day
+  part = slot(calendar[..., 1], base.shape[1])
   whole = jnp.floor(calendar[..., 0])
   share = (calendar[..., 0] - whole)[..., None, None]
   first = (whole.astype(jnp.int32) - 1) % 12
   second = (first + 1) % 12
 
   def read(table):
-    return table[first, slot] * (1 - share) + table[second, slot] * share
+    return table[first, part] * (1 - share) + table[second, part] * share
 
   value = level = read(base)
   if driver is not None:

@@ -166,17 +166,19 @@ def window(
     batch = next(pipeline.eval_batches([source], spec, each.config.data, task.t_in))
     values = jax.jit(task.predict)(
         each.variables, {k: batch[k] for k in ('frames', 'forcings')})
-    rows = int(spec.grid.get('rows', spec.shape[0]))
+    rows, columns = spec.grid_shape
     if result is None:
       times = source.times(0)
       result = Window(
-          split, index, source.store.physical(batch['frames'][0])[task.t_in:, :rows, :, 0],
+          split, index,
+          source.store.physical(batch['frames'][0])[task.t_in:, :rows, :columns, 0],
           None if times is None else times[task.t_in:], spec.grid.get('latitude'),
           spec.grid.get('longitude'), spec.units, spec.cadence_hours,
           [dict(name=s.name, description=s.meta['description']) for s in stores])
     mode = score_card.forcings_mode(dict(
         channels=task.channels, future_forcings=each.config.data.future_forcings))
-    forecasts.append(Forecast(label, mode, each.step, np.asarray(values)[0, :, :rows, :, 0]))
+    forecasts.append(Forecast(
+        label, mode, each.step, np.asarray(values)[0, :, :rows, :columns, 0]))
   return dataclasses.replace(result, forecasts=tuple(forecasts)), shown
 
 

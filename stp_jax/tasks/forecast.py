@@ -160,8 +160,7 @@ class Forecast(base.Task):
     mean = jnp.where(valid, value, 0).sum((2, 3), keepdims=True) / count
     result = dict(
         frames=jnp.where(valid, value, mean), physical=physical,
-        valid=valid & (spec.row_mask > 0)[:, None, None], forcings=None, calendar=None,
-        driver=None)
+        valid=valid & (spec.pixel_mask > 0)[..., None], forcings=None, calendar=None, driver=None)
     scalars = (batch['forcings'][:, :total] if 'forcings' in batch else
                jnp.zeros((*raw.shape[:2], 0)))
     height, width, _ = spec.shape

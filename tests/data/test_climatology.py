@@ -1,7 +1,11 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stp_jax.data import climatology, clip_store, clip_writer
+from stp_jax.data import climatology, clip_store, clip_writer, mean_fields
+from stp_jax.metrics import baselines
 from stp_jax.models import anchor
 
 CADENCE, H, W = 6.0, 6, 5
@@ -121,3 +125,39 @@ def test_errors_name_the_store(tmp_path, years):
                  missing=lambda n: np.ones((n, H, W), bool))
   with pytest.raises(clip_store.StoreError, match='every value'):
     climatology.fit(empty)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cadence=st.sampled_from([n for n in range(1, 1441) if 1440 % n == 0]), data=st.data())
+def test_every_map_of_a_day_has_a_slot_of_its_own(cadence, data):
+  """At any cadence and whenever the first map is; on whole slots it is the map's number."""
+  offset, count = data.draw(st.integers(0, cadence - 1)), 1440 // cadence
+  hours = (offset + cadence * np.arange(count)) / 60
+  found = climatology.slot(hours, count)
+  assert sorted(found.tolist()) == list(range(count))
+  # On the device hours are float32.
+  np.testing.assert_array_equal(climatology.slot(hours.astype(np.float32), count), found)
+  device = jnp.asarray(np.resize(hours, 1440), jnp.float32)  # of one shape: compiled once
+  np.testing.assert_array_equal(climatology.slot(device, count)[:count], found)
+  np.testing.assert_array_equal(climatology.slot(cadence * np.arange(count) / 60, count),
+                                np.arange(count))
+
+
+def test_maps_between_the_slots_read_what_was_fitted_on_them(tmp_path):
+  """Maps at 03, 09, 15 and 21 UT: four tables, not two."""
+  store = _store(tmp_path / 's', [('train', '2012-11-01T03:00', 30, 140)], flux=False)
+  times = store.clips[0].times(CADENCE)[:8]
+  maps = store.physical(store.frames(0))[..., 0]
+  wanted = np.stack([maps[k::4].mean(0) for k in range(4)])
+  # Rounding halves to even would mix 09 with 15 and 21 with 03 UT.
+  assert abs(wanted[1] - wanted[2]).min() > 1 and abs(wanted[3] - wanted[0]).min() > 1
+  tables, calendar = climatology.fit(store), climatology.calendar(times)[None]
+  np.testing.assert_allclose(tables['hourly'], wanted, rtol=1e-4)
+  november = tables | dict(base=np.repeat(tables['base'][10:11], 12, 0))
+  np.testing.assert_allclose(
+      anchor.climatology(november, calendar, None)[0, :4, ..., 0], wanted, rtol=1e-4)
+  fitted = tables | dict(rho=np.zeros(4, np.float32), phi=np.zeros(4, np.float32))
+  found = baselines.apply(fitted, maps[None, :8, ..., None], calendar, t_in=4, t_out=4)
+  np.testing.assert_allclose(found['hourly_climatology'][0, ..., 0], wanted, rtol=1e-4)
+  fields = mean_fields.fit([store], ['train'])
+  np.testing.assert_allclose(mean_fields.at(fields, times)[:4, ..., 0], wanted, rtol=1e-4)

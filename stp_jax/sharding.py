@@ -62,22 +62,43 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
       else jax.device_put(np.asarray(x), where), tree)
 
 
+def _divided(leaf, parts: int, min_size: int) -> int | None:
+  """The axis that is divided: the largest that can be, of big leaves; else None."""
+  if parts > 1 and leaf.size >= min_size:
+    for axis in np.argsort(leaf.shape)[::-1]:
+      if leaf.shape[axis] % parts == 0:
+        return int(axis)
+  return None
+
+
 def state_shardings(mesh: Mesh, shapes: PyTree, min_size: int = _MIN_SHARDED) -> PyTree:
   """FSDP by one rule: the largest divisible axis of big leaves; the rest is replicated.
 
   Applied to `eval_shape` of the whole state, so optimizer moments follow their parameters.
   """
-  parts = mesh.shape['fsdp']
-
   def rule(leaf):
-    if parts > 1 and leaf.size >= min_size:
-      for axis in np.argsort(leaf.shape)[::-1]:
-        if leaf.shape[axis] % parts == 0:
-          spec = ['fsdp' if i == axis else None for i in range(leaf.ndim)]
-          return NamedSharding(mesh, PartitionSpec(*spec))
-    return NamedSharding(mesh, PartitionSpec())
+    axis = _divided(leaf, mesh.shape['fsdp'], min_size)
+    spec = [] if axis is None else ['fsdp' if i == axis else None for i in range(leaf.ndim)]
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
   return jax.tree.map(rule, shapes)
+
+
+def better_fsdp(mesh: Mesh, shapes: PyTree) -> tuple[int, int] | None:
+  """A smaller `mesh.fsdp` under which a device holds less, and its bytes; None: there is none.
+
+  Where a size does not divide an array it stays whole: more parts can mean more on each device.
+  """
+  def held(parts):
+    return sum(
+        leaf.size * leaf.dtype.itemsize
+        // (1 if _divided(leaf, parts, _MIN_SHARDED) is None else parts)
+        for leaf in jax.tree.leaves(shapes)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended))
+
+  now = mesh.shape['fsdp']
+  best = min((p for p in range(1, now + 1) if now % p == 0), key=held)
+  return (best, held(best)) if held(best) < held(now) else None
 
 
 def bytes_per_device(shapes: PyTree, shardings: PyTree) -> int:

@@ -138,6 +138,9 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path, chief: bool
       held = sharding.bytes_per_device(shapes, shardings) / 2 ** 20
       say(f'{workdir}: {count:,} parameters on {mesh.devices.size} device(s), {held:,.1f} MiB of '
           f'state on each, {windows} windows')
+      if better := sharding.better_fsdp(mesh, shapes):
+        say(f'{workdir}: mesh.fsdp={mesh.shape["fsdp"]} does not divide every array; with mesh.fsdp='
+            f'{better[0]} it would be {better[1] / 2 ** 20:,.1f} MiB')
       files.write_text(workdir / 'config.json',
                        json.dumps(config.to_dict(), indent=1, default=str) + '\n')
 

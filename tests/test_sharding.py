@@ -1,6 +1,7 @@
 """Sharding that pays: what a compiled step sends between devices, and what each one holds."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -147,6 +148,17 @@ def test_parts_of_a_batch_give_its_gradient(store):
   assert abs(one['loss'] / four['loss'] - 1) < 1e-5
   assert abs(one['grad_norm'] / four['grad_norm'] - 1) < 1e-4
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), weights, parted)
+
+
+def test_more_parts_may_hold_more():
+  """64 divides neither side of 96 x 96: the array stays whole on each of 64 devices."""
+  mesh = types.SimpleNamespace(shape=dict(data=1, fsdp=64))
+  leaf = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
+  state = dict(a=leaf(4, 96, 96), b=leaf(64, 1024))
+  assert sharding.better_fsdp(mesh, state) == (32, 4 * (4 * 96 * 96 + 64 * 1024) // 32)
+  assert sharding.better_fsdp(mesh, dict(b=leaf(64, 1024))) is None
+  mesh.shape['fsdp'] = 1
+  assert sharding.better_fsdp(mesh, state) is None
 
 
 def test_a_batch_that_does_not_divide_is_one_line(store, tmp_path):

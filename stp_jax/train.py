@@ -139,8 +139,8 @@ def _train(config: ml_collections.ConfigDict, workdir: pathlib.Path, chief: bool
       say(f'{workdir}: {count:,} parameters on {mesh.devices.size} device(s), {held:,.1f} MiB of '
           f'state on each, {windows} windows')
       if better := sharding.better_fsdp(mesh, shapes):
-        say(f'{workdir}: mesh.fsdp={mesh.shape["fsdp"]} does not divide every array; with mesh.fsdp='
-            f'{better[0]} it would be {better[1] / 2 ** 20:,.1f} MiB')
+        say(f'{workdir}: mesh.fsdp={mesh.shape["fsdp"]} does not divide every array; '
+            f'mesh.fsdp={better[0]} would hold {better[1] / 2 ** 20:,.1f} MiB')
       files.write_text(workdir / 'config.json',
                        json.dumps(config.to_dict(), indent=1, default=str) + '\n')
 

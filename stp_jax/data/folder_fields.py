@@ -140,12 +140,18 @@ def _read_field(path: pathlib.Path, name: str, order: np.ndarray | None, start: 
     yield BadFrame(f'{path}: unreadable ({(str(error).splitlines() or [""])[0]})')
 
 
+def _numbered(field, dimension: str):
+  """A dimension's coordinate, if it has one of numbers: xarray counts where there is none."""
+  found = field.coords[dimension] if dimension in field.coords else None
+  return found if found is not None and found.dtype.kind in 'iuf' else None
+
+
 def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
   """What `data.georeference` describes: degrees, or projected coordinates and their mapping."""
   result, told = {}, {}
   for letter, name, axis in (('H', 'latitude', 'Y'), ('W', 'longitude', 'X')):
-    values = field.coords.get(axes[letter])
-    if values is None or values.dtype.kind not in 'iuf':
+    values = _numbered(field, axes[letter])
+    if values is None:
       continue
     if values.attrs.get('units') == _DEGREES[axis] or axes[letter].lower() in (name, name[:3]):
       result[name] = values.values.astype(float).tolist()
@@ -165,9 +171,8 @@ def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
 
 def _place(data, field, axes: dict[str, str]) -> packings.Place:
   """Coordinates of rows and columns, whatever they are called."""
-  values = [field.coords.get(axes[letter]) for letter in 'HW']
-  values = [None if v is None or v.dtype.kind not in 'iuf' else v.values.astype(float)
-            for v in values]
+  found = [_numbered(field, axes[letter]) for letter in 'HW']
+  values = [None if v is None else v.values.astype(float) for v in found]
   mapping = data.variables.get({**field.encoding, **field.attrs}.get('grid_mapping', ''))
   told = {} if mapping is None else mapping.attrs
   system = ' '.join(f'{k}={v}' for k, v in sorted(told.items())

@@ -179,8 +179,8 @@ class Files:
       return
     listed = '; '.join(f'{n}: {p}' for p, n in list(packings.items())[::-1][:2])
     more = '; ...' if len(packings) > 2 else ''
-    found.notes.append(f'{len(packings)} packings ({listed}{more}): each file is decoded by its '
-                       'own')
+    found.notes.append(f'packed in {len(packings)} ways ({listed}{more}): each file is decoded by '
+                       'its own' if len(packings) > 1 else f'decoded ({listed})')
     found.stored = ' '.join(sorted({c.dtype for c in found.clips if c.dtype}))
     found.scale, found.offset, found.missing, found.picture = 1.0, 0.0, None, False
     found.clips = [dataclasses.replace(c, dtype='float64') if c.dtype else c for c in found.clips]

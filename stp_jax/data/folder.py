@@ -107,7 +107,7 @@ def prepare(
   options = dict(size=sides, channels=channels, split=split, window=window, on_bad=on_bad,
                  range=limits, keep_float=keep_float, missing=code, variable=variable,
                  layout=layout, pysteps=pysteps, cadence=cadence, times=times)
-  recipe = dict(importer='folder', version=1, options=options, files=len(paths),
+  recipe = dict(importer='folder', version=2, options=options, files=len(paths),
                 names=_checksum(base, paths))
   if not check and (done := cards.already_made(out, recipe)):
     print(folder_report.following(done.path, config))

@@ -143,7 +143,10 @@ def _read_field(path: pathlib.Path, name: str, order: np.ndarray | None, start: 
 def _numbered(field, dimension: str):
   """A dimension's coordinate, if it has one of numbers: xarray counts where there is none."""
   found = field.coords[dimension] if dimension in field.coords else None
-  return found if found is not None and found.dtype.kind in 'iuf' else None
+  if found is None or found.dtype.kind not in 'iuf':
+    return None
+  told = packings.packing({**found.encoding, **found.attrs})  # coordinates may be packed as well
+  return found.copy(data=told.decoded(found.values))
 
 
 def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
@@ -154,9 +157,9 @@ def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
     if values is None:
       continue
     if values.attrs.get('units') == _DEGREES[axis] or axes[letter].lower() in (name, name[:3]):
-      result[name] = values.values.astype(float).tolist()
+      result[name] = values.values.tolist()
     elif values.attrs.get('standard_name') == f'projection_{axis.lower()}_coordinate':
-      result[axis.lower()] = values.values.astype(float).tolist()
+      result[axis.lower()] = values.values.tolist()
       told['xy_units'] = str(values.attrs.get('units', 'm'))
   if len(result) != 2:
     return {}
@@ -172,7 +175,7 @@ def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
 def _place(data, field, axes: dict[str, str]) -> packings.Place:
   """Coordinates of rows and columns, whatever they are called."""
   found = [_numbered(field, axes[letter]) for letter in 'HW']
-  values = [None if v is None else v.values.astype(float) for v in found]
+  values = [None if v is None else v.values for v in found]
   mapping = data.variables.get({**field.encoding, **field.attrs}.get('grid_mapping', ''))
   told = {} if mapping is None else mapping.attrs
   system = ' '.join(f'{k}={v}' for k, v in sorted(told.items())

@@ -66,15 +66,21 @@ def _square(array, name: str) -> str:
   """The layout of an array whose first two of three, or middle two of four, sides are equal.
 
   Either they are rows and columns and time is last, or time is before columns of another length.
-  Frames change least along time; where they move fast they do not, and nothing is guessed.
+  Frames change least along time, or, where they move fast, otherwise than along both of the equal
+  sides. Nothing is guessed where neither is clear.
   """
   *lead, a, b, last = _changes(array)
-  if array.shape[-1] > 1 and last < 0.8 * min(a, b, *lead):
+  # Some channels of frames over time look like it, but for clips that are as different as pixels.
+  sure = array.shape[-1] > _MORE or not lead or lead[0] >= 0.8 * min(a, b)
+  if last < 0.8 * min(a, b, *lead) and sure:
     return 'N' * len(lead) + 'HWT'
   if a < 0.5 * min(b, last) and a < 0.8 * min(lead, default=np.inf):
     return 'N' * len(lead) + 'THW'
-  if lead and lead[0] < 0.5 * min(a, b, last):
+  if lead and lead[0] < 0.5 * min(b, last) and b < 0.8 * a:
     return 'TNHW'
+  # Fast frames change more along time than along rows and columns, which are alike.
+  if max(a, b) < 1.2 * min(a, b) and last > 1.5 * max(a, b) and (not lead or lead[0] > 1.5 * last):
+    return 'N' * len(lead) + 'HWT'
   told = 'NHWT, NTHW or THWC' if lead else 'HWT or THW'
   raise StoreError(f'{name}: an array {list(array.shape)}, of which time may be the last axis or '
                    f'another; tell with --layout {told}')

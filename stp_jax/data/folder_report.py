@@ -57,6 +57,8 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
       counts = ((clock.timed, 'times'), (clock.gaps - clock.timed, "files' numbers"))
       result['gaps'] = (', '.join(f'{n} in the {where}' for n, where in counts if n)
                         + f', {clock.lost} frames')
+    elif any(c.times is not None for c in found.clips):
+      result['gaps'] = '0 in the times'
   return result
 
 

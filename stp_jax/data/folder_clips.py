@@ -36,7 +36,7 @@ class Clip:
     shape: (H, W, C) of a frame. dtype: as the file has it.
     read: (first, behind the last) -> frames `[H, W, C]` one by one, a BadFrame in place of one that
       cannot be read; fewer where the file ends early.
-    times: datetime64[s] `[length]`, or None.
+    times: datetime64[s] `[length]`, of milliseconds where frames are closer; or None.
     cuts: {index: how many are missing before it} where the files' numbers jump, of clips without
       times.
   """

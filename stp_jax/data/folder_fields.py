@@ -107,9 +107,9 @@ def _rising(times: np.ndarray, name: str) -> tuple[np.ndarray | None, np.ndarray
     one, two = order[(steps == 0).argmax():][:2].tolist()
     raise StoreError(f'{name}: frames {one} and {two} have one time, '
                      f'{times[one].astype("M8[s]")}; keep each time once')
-  times = times[order].astype('M8[s]')
-  if (np.diff(times).astype(int) == 0).any():
-    times = None  # parts of a second: more than our clocks tell
+  times = times[order]
+  whole = times.astype('M8[s]')
+  times = whole if (np.diff(whole).astype(int) > 0).all() else times.astype('M8[ms]')
   return times, None if (np.diff(order) == 1).all() else order
 
 

@@ -51,7 +51,7 @@ def clock(clips: Sequence[Clip], minutes: float) -> Clock:
   """
   told = round(60 * minutes)
   timed = [c for c in clips if c.times is not None]
-  steps = [np.diff(c.times).astype(int) for c in timed if c.length > 1]
+  steps = [np.diff(c.times).astype('m8[s]').astype(int) for c in timed if c.length > 1]
   every = np.concatenate(steps) if steps else np.zeros(0, int)
   step = told or (folder_times.frequent(every) if len(every) else 0)
   without = [c.name for c in clips if c.times is None]
@@ -61,6 +61,8 @@ def clock(clips: Sequence[Clip], minutes: float) -> Clock:
     note = f'{len(without)} of {len(clips)} clips have no times ({without[0]})'
   elif not len(every):
     note = 'no clip has two frames'
+  elif not step:
+    note = 'frames less than a second apart'
   elif folder_times.by_calendar(every) and not told:
     note = 'frames are months or years apart'
   elif step < 60:
@@ -170,7 +172,7 @@ def _by_time(clips, shares, window, told: bool) -> tuple[list[np.ndarray], str]:
     ends = np.cumsum([c.length for c in clips])
     times = [np.arange(e - c.length, e) for c, e in zip(clips, ends)]
   else:  # clips of one time belong together, wherever they were taken
-    times = [c.times.astype(np.int64) for c in clips]
+    times = [c.times.astype('M8[ms]').astype(np.int64) for c in clips]
   every = np.unique(np.concatenate(times))
   count = len(every)
   if count < 4:

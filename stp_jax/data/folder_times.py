@@ -76,18 +76,19 @@ def time_gaps(times: np.ndarray, told: int = 0) -> dict[int, int]:
   """{index: frames missing before it} where rising times leave their usual step.
 
   Args:
-    times: datetime64[s] `[N]`. told: seconds of a step, where it occurs; 0: the most frequent.
+    times: datetime64 `[N]`. told: seconds of a step, where it occurs; 0: the most frequent.
   """
-  steps = np.diff(times).astype('m8[s]').astype(int)
+  steps = np.diff(times).astype('m8[ms]').astype(int)
   if not len(steps):
     return {}
-  if by_calendar(steps) and not told:
+  if by_calendar(steps // 1000) and not told:
     step = int(steps.min())
     wrong = steps > _EQUAL * step
     lost = np.maximum(np.rint(steps / np.mean(steps[~wrong])).astype(int) - 1, 0)
   else:
-    step = told if told in steps else frequent(steps)
+    step = 1000 * told if 1000 * told in steps else frequent(steps)
     # Whole seconds of times that have fractions differ by one.
-    wrong = abs(steps - step) > (1 if 2 <= step < 60 else 0)
+    slack = step // 4 if step < 2000 else 1000 if step < 60000 else 0
+    wrong = abs(steps - step) > slack
     lost = missing(steps, step)
   return {int(i) + 1: int(lost[i]) for i in np.flatnonzero(wrong)}

@@ -196,6 +196,16 @@ def test_seconds_have_gaps_without_a_clock(tmp_path, capsys):
   assert 'no clock: frames 10 s apart' in text and 'gaps: 1 in the times, 3 frames' in text
 
 
+def test_parts_of_a_second_have_gaps_too(tmp_path, capsys):
+  moments = 100 * np.array([0, 4, 8, 12, 40, 44, 48, 52])
+  times = np.datetime64('2020-01-01', 'ns') + moments.astype('m8[ms]')
+  _packed(tmp_path / 'a.nc', _field(0, 8), 0, times=times)
+  store = folder.prepare(in_dir=tmp_path / 'a.nc', out=tmp_path / 's', split='train', window=3)
+  assert [(c.length, c.time) for c in store.clips] == [(4, None)] * 2
+  text = capsys.readouterr().out
+  assert 'less than a second apart' in text and 'gaps: 1 in the times, 6 frames' in text
+
+
 def test_months_have_gaps_without_a_clock():
   months = np.array(['2020-06', '2020-07', '2020-08', '2021-06', '2021-07', '2021-08'], 'M8[s]')
   assert folder_times.time_gaps(months) == {3: 9}
@@ -240,7 +250,7 @@ def test_time_that_cannot_be_told_is_asked_for():
   with pytest.raises(StoreError, match='tell with --layout NHWT, NTHW or THWC'):
     folder_layout.guess(noise, 'a')
   for index in range(4):  # time last, of shapes that move fast
-    film = own_frames.film(index, 20, (32, 32))[..., 0]
+    film = own_frames.film(index, 20, (64, 64))[..., 0]
     assert folder_layout.guess(film.transpose(1, 2, 0), 'a') == 'HWT'
   large = np.broadcast_to(_moving((80, 80), 1)[0][..., None], (80, 80, 300))
   assert folder_layout.guess(large, 'a') == 'HWT'

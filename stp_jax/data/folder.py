@@ -107,7 +107,7 @@ def prepare(
   options = dict(size=sides, channels=channels, split=split, window=window, on_bad=on_bad,
                  range=limits, keep_float=keep_float, missing=code, variable=variable,
                  layout=layout, pysteps=pysteps, cadence=cadence, times=times)
-  recipe = dict(importer='folder', version=1, options=options, files=len(paths),
+  recipe = dict(importer='folder', version=2, options=options, files=len(paths),
                 names=_checksum(base, paths))
   if not check and (done := cards.already_made(out, recipe)):
     print(folder_report.following(done.path, config))
@@ -115,7 +115,9 @@ def prepare(
 
   bad = Bad(stop=on_bad == 'error')
   found = _find(base, kind, paths, options, bad)
-  if code is not None:
+  if found.files:
+    found.files.settle(found, code)
+  elif code is not None:
     found.missing = code
   if times == 'none':
     found.clips = [_untimed(c) for c in found.clips]
@@ -126,7 +128,9 @@ def prepare(
     seen = folder_values.survey(found, limits, bad)
   coding = folder_values.coding(found, seen, limits, sides or native, channels, keep_float)
   clock = folder_split.clock(found.clips, cadence)
-  spans, how = folder_split.plan(found.clips, clock.step, split, window)
+  if times == 'none':
+    clock = dataclasses.replace(clock, note='no clock, no gaps of time looked for: --times none')
+  spans, how = folder_split.plan(found.clips, clock, split, window)
   facts = folder_report.facts(found, coding, clock, how, seen)
   if min(coding.stream.shape[:2]) < _SMALLEST:
     facts['small'] = f'models take {_SMALLEST} x {_SMALLEST} pixels or more: enlarge with --size'

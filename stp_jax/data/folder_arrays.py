@@ -11,6 +11,7 @@ import numpy as np
 from stp_jax.data import archives, npy_file
 from stp_jax.data import folder_clips as clips
 from stp_jax.data import folder_layout as layouts
+from stp_jax.data import folder_packing as packings
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
 from stp_jax.data.png_samples import natural
@@ -83,30 +84,10 @@ def _hdf5(path: pathlib.Path, variable: str) -> dict[str, Callable]:
   return {n: functools.partial(_open_hdf5, path, n) for n in names}
 
 
-def number(value) -> float | None:
-  """A scalar attribute as a number."""
-  try:
-    return None if value is None else float(np.ravel(value)[0])
-  except (TypeError, ValueError):
-    return None
-
-
-def told(found: Found, attributes: Mapping[str, Any]) -> None:
-  """Takes over what attributes say of the values, by the CF conventions."""
-  get = lambda *names: next((v for n in names if (v := number(attributes.get(n))) is not None),
-                            None)
-  found.scale = get('scale_factor') or 1.0
-  found.offset = get('add_offset') or 0.0
-  missing = get('_FillValue', 'missing_value')
-  found.missing = None if missing is None or np.isnan(missing) else missing  # NaN always is one
-  units = attributes.get('units', '')
-  found.units = units.decode() if isinstance(units, bytes) else str(units)
-  if any(k in attributes for k in ('scale_factor', 'add_offset', 'units')):
-    found.picture = False
-
-
-def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str) -> list[Clip]:
+def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str, found: Found
+            ) -> list[Clip]:
   with opened() as array:
+    told = dict(getattr(array, 'attrs', {}))
     layout = layouts.checked(layout, array.shape, name)
     count, length, shape = layouts.series(layout, array.shape)
     dtype = np.dtype(array.dtype).name
@@ -124,7 +105,11 @@ def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str) -> lis
       reason = (str(error).splitlines() or [type(error).__name__])[0]
       yield BadFrame(f'{path}: unreadable ({reason})')
 
-  return [Clip(name + several.format(i), length, shape, dtype, functools.partial(read, i))
+  if any(k in told for k in ('scale_factor', 'add_offset', 'units')):
+    found.picture = False
+  noted = lambda i: found.files.reading(
+      name, functools.partial(read, i), packings.packing(told), packings.text(told.get('units')))
+  return [Clip(name + several.format(i), length, shape, dtype, noted(i))
           for i in range(count)]
 
 
@@ -136,7 +121,7 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
     variable: of npz and HDF5; '' where there is one. layout: see `folder_layout`; '': guessed from
       the first file.
   """
-  found = Found(kind, [], '')
+  found = Found(kind, [], '', files=packings.Files())
   chosen = layout
   for folder, group in clips.folders(base, paths):
     parts = []
@@ -149,11 +134,10 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
             with opened() as array:
               chosen = chosen or layouts.guess(array, name)
               found.picture = array.dtype == np.uint8  # those of 16 bits may be anything
-              told(found, dict(getattr(array, 'attrs', {})))
               found.layout = (f'{chosen.upper()}{" as told" if layout else ", guessed from"} '
                               f'{array.dtype}{list(array.shape)}{f" of {key}" if key else ""}')
           shown = f'{name}:{key}' if len(arrays) > 1 else name
-          parts += _arrays(path, shown, opened, chosen)
+          parts += _arrays(path, shown, opened, chosen, found)
       except archives.DamagedArchive as error:
         bad(shown := BadFrame(str(error)), name)
         parts.append(clips.gap(name, shown))

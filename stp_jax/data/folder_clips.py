@@ -5,13 +5,13 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from stp_jax.data.clip_store import StoreError
+from stp_jax.data.folder_times import number_gaps, times_of
 from stp_jax.data.png_samples import natural
 
 KINDS = {
@@ -21,9 +21,6 @@ KINDS = {
     'hdf5': ('.h5', '.hdf5', '.hdf', '.he5'),
     'fields': ('.nc', '.nc4', '.cdf', '.zarr'),
     'geotiff': ('.tif', '.tiff')}
-_TIME = re.compile(
-    r'(?<!\d)((?:19|20)\d\d)([-_]?)([01]\d)\2([0-3]\d)'
-    r'(?:[T_\-]?([012]\d)[-_:h]?([0-5]\d)(?:[-_:]?([0-5]\d))?)?(?!\d)')
 
 
 class BadFrame(StoreError):
@@ -39,8 +36,9 @@ class Clip:
     shape: (H, W, C) of a frame. dtype: as the file has it.
     read: (first, behind the last) -> frames `[H, W, C]` one by one, a BadFrame in place of one that
       cannot be read; fewer where the file ends early.
-    times: datetime64[s] `[length]`, or None.
-    cuts: {index: how many are missing before it} where the files' numbers jump.
+    times: datetime64[s] `[length]`, of milliseconds where frames are closer; or None.
+    cuts: {index: how many are missing before it} where the files' numbers jump, of clips without
+      times.
   """
   name: str
   length: int
@@ -60,6 +58,8 @@ class Found:
     picture: values are brightness, from 0 to full scale.
     missing: the value that stands for none. skipped: what could not be read.
     sizes: (H, W) -> the file that was the first to have it. notes: for the card.
+    files: a `folder_packing.Files`, of kinds whose files say how values are packed.
+    stored: types of the values in the files, where they are decoded when they are read.
   """
   kind: str
   clips: list[Clip]
@@ -73,6 +73,8 @@ class Found:
   skipped: list[str] = dataclasses.field(default_factory=list)
   sizes: dict[tuple[int, int], str] = dataclasses.field(default_factory=dict)
   notes: list[str] = dataclasses.field(default_factory=list)
+  files: Any = None
+  stored: str = ''
 
 
 class Bad:
@@ -159,40 +161,6 @@ def below(base: pathlib.Path, path: pathlib.Path) -> str:
   return base.resolve().name if name == '.' else name
 
 
-def times_of(names: Sequence[str]) -> np.ndarray | None:
-  """datetime64[s] `[N]` read from names like RAD_201008260005.h5; None unless all have one."""
-  found = []
-  for name in names:
-    match = _TIME.search(name)
-    if match is None:
-      return None
-    year, _, month, day, hour, minute, second = match.groups()
-    try:
-      found.append(np.datetime64(f'{year}-{month}-{day}T{hour or "00"}:{minute or "00"}:'
-                                 f'{second or "00"}', 's'))
-    except ValueError:
-      return None
-  times = np.array(found, 'datetime64[s]')
-  return times if len(np.unique(times)) == len(times) > 1 else None
-
-
-def number_gaps(names: Sequence[str]) -> dict[int, int]:
-  """{index: files missing before it} of names in order, such as frame007.png; {} unless regular.
-
-  Regular: every name ends in a number, and four of five steps are the same. Only longer steps are
-  gaps.
-  """
-  found = [re.findall(r'\d+', pathlib.PurePath(name).stem) for name in names]
-  if len(names) < 3 or not all(found):
-    return {}
-  steps = np.diff([int(f[-1]) for f in found])
-  values, counts = np.unique(steps, return_counts=True)
-  step = int(values[np.argmax(counts)])
-  if step < 1 or steps.min() < 1 or counts.max() < 0.8 * len(steps):
-    return {}
-  return {int(i) + 1: int(steps[i] - 1) // step for i in np.flatnonzero(steps > step)}
-
-
 def folders(base: pathlib.Path, paths: Sequence[pathlib.Path]
             ) -> Iterator[tuple[str, list[pathlib.Path]]]:
   """(name, its files) of every folder, in order."""
@@ -215,13 +183,15 @@ def joined(name: str, parts: Sequence[Clip]) -> list[Clip]:
   single = all(p.length == 1 for p in read_)
   if not single or any(p.times is not None for p in read_):
     parts = read_  # times tell where one is missing
-  if len(read_) < 2:
+  if not read_ or (len(read_) < 2 and not single):
     return read_
   if single and any(p.times is None for p in parts):
     times = times_of([pathlib.PurePath(p.name).name for p in parts])
     parts = [dataclasses.replace(p, times=None if times is None else times[i:i + 1])
              for i, p in enumerate(parts)]
   timed = all(p.times is not None for p in parts)
+  if len(read_) < 2:
+    return [p for p in parts if p.dtype]
   if not single and not timed:
     return list(parts)
   if timed:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import numbers
 import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stp_jax.data import folder_arrays
 from stp_jax.data import folder_clips as clips
+from stp_jax.data import folder_packing as packings
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
 
@@ -78,16 +79,38 @@ def _axes(field, path: pathlib.Path) -> dict[str, str]:
   return axes | ({'C': wide[0]} if wide else {})
 
 
-def _clock(data, field, axes: dict[str, str]) -> np.ndarray | None:
-  """datetime64[s] of the frames; of a single one from a scalar time."""
+def _clock(data, field, axes: dict[str, str], name: str
+           ) -> tuple[np.ndarray | None, np.ndarray | None]:
+  """(datetime64[s] of the frames, their order by time where the file has another).
+
+  The time of a single frame may be a scalar. Raises StoreError for a time that is there twice.
+  """
   if 'T' in axes:
     values = field.coords.get(axes['T'])
     # Other calendars than ours (of 360 days) have no dates that a clock knows.
-    return None if values is None or values.dtype.kind != 'M' else values.values.astype('M8[s]')
-  for name in ('valid_time', 'time'):
-    if name in data.variables and data[name].size == 1 and data[name].dtype.kind == 'M':
-      return data[name].values.reshape(1).astype('M8[s]')
-  return None
+    if values is None or values.dtype.kind != 'M':
+      return None, None
+    return _rising(values.values, name)
+  for key in ('valid_time', 'time'):
+    if key in data.variables and data[key].size == 1 and data[key].dtype.kind == 'M':
+      return _rising(data[key].values.reshape(1), name)
+  return None, None
+
+
+def _rising(times: np.ndarray, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+  if np.isnat(times).any():
+    raise StoreError(f'{name}: frame {int(np.isnat(times).argmax())} has no time; give it one, or '
+                     'leave it out')
+  order = np.argsort(times, kind='stable')
+  steps = np.diff(times[order]).astype(int)
+  if (steps == 0).any():
+    one, two = order[(steps == 0).argmax():][:2].tolist()
+    raise StoreError(f'{name}: frames {one} and {two} have one time, '
+                     f'{times[one].astype("M8[s]")}; keep each time once')
+  times = times[order]
+  whole = times.astype('M8[s]')
+  times = whole if (np.diff(whole).astype(int) > 0).all() else times.astype('M8[ms]')
+  return times, None if (np.diff(order) == 1).all() else order
 
 
 def _ordered(field, axes: dict[str, str]):
@@ -95,7 +118,7 @@ def _ordered(field, axes: dict[str, str]):
   return field.transpose(*(axes[x] for x in 'THWC' if x in axes))
 
 
-def _read_field(path: pathlib.Path, name: str, start: int, stop: int
+def _read_field(path: pathlib.Path, name: str, order: np.ndarray | None, start: int, stop: int
                 ) -> Iterator[np.ndarray | BadFrame]:
   try:
     with _dataset(path) as data:
@@ -108,7 +131,8 @@ def _read_field(path: pathlib.Path, name: str, start: int, stop: int
         return
       step = max(1, _BLOCK // max(1, field.nbytes // max(1, len(field))))
       for first in range(start, stop, step):
-        values = field[first:min(first + step, stop)].values
+        where = slice(first, min(first + step, stop))
+        values = field[where if order is None else order[where]].values
         yield from values if 'C' in axes else values[..., None]
   except StoreError:
     raise
@@ -116,17 +140,26 @@ def _read_field(path: pathlib.Path, name: str, start: int, stop: int
     yield BadFrame(f'{path}: unreadable ({(str(error).splitlines() or [""])[0]})')
 
 
+def _numbered(field, dimension: str):
+  """A dimension's coordinate, if it has one of numbers: xarray counts where there is none."""
+  found = field.coords[dimension] if dimension in field.coords else None
+  if found is None or found.dtype.kind not in 'iuf':
+    return None
+  told = packings.packing({**found.encoding, **found.attrs})  # coordinates may be packed as well
+  return found.copy(data=told.decoded(found.values))
+
+
 def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
   """What `data.georeference` describes: degrees, or projected coordinates and their mapping."""
   result, told = {}, {}
   for letter, name, axis in (('H', 'latitude', 'Y'), ('W', 'longitude', 'X')):
-    values = field.coords.get(axes[letter])
-    if values is None or values.dtype.kind not in 'iuf':
+    values = _numbered(field, axes[letter])
+    if values is None:
       continue
     if values.attrs.get('units') == _DEGREES[axis] or axes[letter].lower() in (name, name[:3]):
-      result[name] = values.values.astype(float).tolist()
+      result[name] = values.values.tolist()
     elif values.attrs.get('standard_name') == f'projection_{axis.lower()}_coordinate':
-      result[axis.lower()] = values.values.astype(float).tolist()
+      result[axis.lower()] = values.values.tolist()
       told['xy_units'] = str(values.attrs.get('units', 'm'))
   if len(result) != 2:
     return {}
@@ -139,9 +172,20 @@ def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
   return result | told | dict(variable=dict(name=str(field.name), **words))
 
 
+def _place(data, field, axes: dict[str, str]) -> packings.Place:
+  """Coordinates of rows and columns, whatever they are called."""
+  found = [_numbered(field, axes[letter]) for letter in 'HW']
+  values = [None if v is None else v.values for v in found]
+  mapping = data.variables.get({**field.encoding, **field.attrs}.get('grid_mapping', ''))
+  told = {} if mapping is None else mapping.attrs
+  system = ' '.join(f'{k}={v}' for k, v in sorted(told.items())
+                    if k == 'grid_mapping_name' or isinstance(v, numbers.Real))
+  return packings.Place(tuple(values), 'longitude' in _grid(data, field, axes), system)
+
+
 def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad) -> Found:
   """A variable of NetCDF files or zarr stores; those of one folder are joined by their times."""
-  found = Found('fields', [], '')
+  found = Found('fields', [], '', files=packings.Files())
   for folder, group in clips.folders(base, paths):
     parts = []
     for path in group:
@@ -152,13 +196,17 @@ def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad
           field = data[key]
           axes = _axes(field, path)
           if not found.layout:
-            folder_arrays.told(found, {**field.encoding, **field.attrs})
             found.grid = _grid(data, field, axes)
             found.layout = ', '.join(f'{d}: {x}' for x, d in axes.items()) + f' of {key}'
           size = {x: field.sizes[d] for x, d in axes.items()}
+          told = {**field.encoding, **field.attrs}
+          times, order = _clock(data, field, axes, name)
+          read = found.files.reading(
+              name, functools.partial(_read_field, path, key, order), packings.packing(told),
+              packings.text(told.get('units')), _place(data, field, axes))
           parts.append(Clip(
               name, size.get('T', 1), (size['H'], size['W'], size.get('C', 1)), field.dtype.name,
-              functools.partial(_read_field, path, key), _clock(data, field, axes)))
+              read, times))
           found.sizes.setdefault((size['H'], size['W']), name)
       except StoreError:
         raise

@@ -12,6 +12,7 @@ import numpy as np
 
 from stp_jax.data import folder_clips as clips
 from stp_jax.data import folder_layout
+from stp_jax.data import folder_packing as packings
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
 
@@ -43,7 +44,7 @@ def geotiff(base: pathlib.Path, paths: Sequence[pathlib.Path], layout: str, bad:
   """GeoTIFF files: up to 4 bands are the channels of a frame, more are frames; or as `layout`."""
   if layout and layout.upper() not in ('CHW', 'THW'):
     raise ValueError(f'--layout {layout}: bands of GeoTIFF are CHW or THW')
-  found = Found('geotiff', [], '')
+  found = Found('geotiff', [], '', files=packings.Files())
   for folder, group in clips.folders(base, paths):
     parts = []
     for path in group:
@@ -53,14 +54,14 @@ def geotiff(base: pathlib.Path, paths: Sequence[pathlib.Path], layout: str, bad:
           kind = layout.upper() or folder_layout.guess(
               types.SimpleNamespace(shape=(file.count, file.height, file.width)), name)
           if not found.layout:
-            found.scale, found.offset = float(file.scales[0]), float(file.offsets[0])
-            found.missing, found.units = file.nodata, file.units[0] or ''
             found.picture = file.dtypes[0] == 'uint8' and file.crs is None
             found.layout = f'{kind} of {file.dtypes[0]}[{file.count}, {file.height}, {file.width}]'
             found.grid = _degrees(file)
           bands = (1, file.count) if kind == 'CHW' else (file.count, 1)
           parts.append(Clip(name, bands[0], (file.height, file.width, bands[1]), file.dtypes[0],
-                            functools.partial(_read_geotiff, path, kind)))
+                            found.files.reading(
+                                name, functools.partial(_read_geotiff, path, kind),
+                                _packing(file, name), file.units[0] or '', _place(file))))
           found.sizes.setdefault((file.height, file.width), name)
       except StoreError:
         raise
@@ -72,6 +73,28 @@ def geotiff(base: pathlib.Path, paths: Sequence[pathlib.Path], layout: str, bad:
   if not found.clips:
     raise StoreError(f'{paths[0]}: none of the {len(paths)} files can be read')
   return found
+
+
+def _packing(file, name: str) -> packings.Packing:
+  several = {(float(s), float(o), n) for s, o, n in zip(file.scales, file.offsets, file.nodatavals)
+             if n is None or not np.isnan(n)}
+  if len(several) > 1:
+    raise StoreError(f'{name}: bands that are packed differently (scale, offset, nodata: '
+                     f'{" ".join(map(str, sorted(several, key=str)))}); unpack them first')
+  missing = () if file.nodata is None or np.isnan(file.nodata) else (float(file.nodata),)
+  return packings.Packing(float(file.scales[0]), float(file.offsets[0]), missing)
+
+
+def _place(file) -> packings.Place:
+  t = file.transform
+  if t.is_identity:  # no georeference
+    return packings.Place()
+  system = str(file.crs or '')
+  if t.b or t.d:
+    return packings.Place(system=f'{system} {tuple(t)[:6]}')
+  return packings.Place((t.f + t.e * (np.arange(file.height) + 0.5),
+                         t.c + t.a * (np.arange(file.width) + 0.5)),
+                        bool(file.crs and file.crs.is_geographic), system)
 
 
 def _degrees(file) -> dict[str, list[float]]:
@@ -105,7 +128,7 @@ def pysteps(base: pathlib.Path, paths: Sequence[pathlib.Path], importer: str, ba
     got = load(path)
     yield got if isinstance(got, BadFrame) else got[0]
 
-  found = Found(f'pysteps {importer}', [], '')
+  found = Found(f'pysteps {importer}', [], '', files=packings.Files())
   for folder, group in clips.folders(base, paths):
     parts = []
     for path in group:
@@ -116,9 +139,10 @@ def pysteps(base: pathlib.Path, paths: Sequence[pathlib.Path], importer: str, ba
         parts.append(clips.gap(name, got))
         continue
       values, told = got
-      found.units = found.units or str(told.get('unit', ''))
       found.layout = f'HW {list(values.shape[:2])}'
-      parts.append(Clip(name, 1, values.shape, 'float32', functools.partial(read, path)))
+      parts.append(Clip(name, 1, values.shape, 'float32', found.files.reading(
+          name, functools.partial(read, path), packings.Packing(),
+          str(told.get('unit') or ''))))
       found.sizes.setdefault(values.shape[:2], name)
     found.clips += clips.joined(folder, parts)
   if not found.clips:

@@ -33,6 +33,8 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
       'values': coding.text,
       'clips found': f'{len(lengths)} of {min(lengths)} to {max(lengths)} frames',
       'split': how}
+  if found.notes:
+    result['files'] = '; '.join(found.notes)
   if found.missing is not None:
     result['missing value'] = f'{found.missing:g}'
   if seen:
@@ -52,7 +54,11 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
   else:
     result['cadence'] = clock.note or 'no clock: lead times are counted in frames'
     if clock.gaps:
-      result['gaps'] = f"{clock.gaps} in the files' numbers, {clock.lost} frames"
+      counts = ((clock.timed, 'times'), (clock.gaps - clock.timed, "files' numbers"))
+      result['gaps'] = (', '.join(f'{n} in the {where}' for n, where in counts if n)
+                        + f', {clock.lost} frames')
+    elif any(c.times is not None for c in found.clips):
+      result['gaps'] = '0 in the times'
   return result
 
 

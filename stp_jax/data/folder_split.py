@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stp_jax.data import splits
+from stp_jax.data import folder_times, splits
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Clip
 
 NAMES = ('train', 'validation', 'test')
 _FOLDERS = dict(train='train', training='train', val='validation', valid='validation',
                 validation='validation', test='test', testing='test')
-_CALENDAR = 27 * 86400  # seconds: longer steps are months or years, which are not equally long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,48 +26,76 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """Seconds between frames, None without a clock; and what was found of gaps."""
+  """Seconds between frames, None without a clock and why; and what was found of gaps.
+
+  Attributes:
+    gaps, lost: all of them, and the frames that are missing there. timed: gaps told by times.
+    told: seconds of --cadence, or 0.
+  """
   step: int | None
   gaps: int = 0
   lost: int = 0
   note: str = ''
+  timed: int = 0
+  told: int = 0
 
 
 def clock(clips: Sequence[Clip], minutes: float) -> Clock:
   """The cadence: as told, else the step that is most frequent.
 
+  A store has a clock only where all its clips have times, whole minutes apart or more. Without one,
+  clips are cut by their own times, where they have them.
+
   Args:
     minutes: 0: not told.
   """
-  steps = [np.diff(c.times).astype(int) for c in clips if c.times is not None and c.length > 1]
-  if any(c.times is None for c in clips) or not steps:
-    gaps = [n for c in clips for n in c.cuts.values()]
-    return Clock(None, len(gaps), sum(gaps))
-  every = np.concatenate(steps)
   told = round(60 * minutes)
-  values, counts = np.unique(every, return_counts=True)
-  step = told or int(values[np.argmax(counts)])
-  if every.min() >= _CALENDAR and every.max() <= 1.2 * every.min() and not told:
-    return Clock(None, note='frames are months or years apart: no clock, no gaps looked for')
-  if step < 60:
-    return Clock(None, note=f'frames {step} s apart: no clock, which counts minutes')
-  wide = every[every > step]
-  return Clock(step, int((every != step).sum()), int((wide // step - (wide % step == 0)).sum()))
+  timed = [c for c in clips if c.times is not None]
+  steps = [np.diff(c.times).astype('m8[s]').astype(int) for c in timed if c.length > 1]
+  every = np.concatenate(steps) if steps else np.zeros(0, int)
+  step = told or (folder_times.frequent(every) if len(every) else 0)
+  without = [c.name for c in clips if c.times is None]
+  if len(without) == len(clips):
+    note = ''
+  elif without:
+    note = f'{len(without)} of {len(clips)} clips have no times ({without[0]})'
+  elif not len(every):
+    note = 'no clip has two frames'
+  elif not step:
+    note = 'frames less than a second apart'
+  elif folder_times.by_calendar(every) and not told:
+    note = 'frames are months or years apart'
+  elif step < 60:
+    note = f'frames {step} s apart, and a clock counts minutes'
+  else:
+    return Clock(step, int((every != step).sum()),
+                 int(folder_times.missing(every, step).sum()), told=told)
+  gaps = [_gaps(c, told) for c in clips]
+  found = [sum(len(g) for c, g in zip(clips, gaps) if (c.times is None) == none)
+           for none in (True, False)]
+  return Clock(None, sum(found), sum(sum(g.values()) for g in gaps),
+               f'no clock: {note}; lead times are counted in frames' if note else '', found[1],
+               told)
 
 
-def _cuts(clip: Clip, step: int | None) -> list[int]:
+def _gaps(clip: Clip, told: int) -> dict[int, int]:
+  """{index: frames missing before it} of a clip in a store without a clock."""
+  return clip.cuts if clip.times is None else folder_times.time_gaps(clip.times, told)
+
+
+def _cuts(clip: Clip, clock: Clock) -> list[int]:
   """Where a clip is cut because time jumps, or the numbers of its files."""
-  if step is None:
-    return list(clip.cuts)
-  return (np.flatnonzero(np.diff(clip.times).astype(int) != step) + 1).tolist()
+  if clock.step is None:
+    return list(_gaps(clip, clock.told))
+  return (np.flatnonzero(np.diff(clip.times).astype(int) != clock.step) + 1).tolist()
 
 
-def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
+def plan(clips: Sequence[Clip], clock: Clock, split: str, window: int
          ) -> tuple[list[Span], str]:
   """Spans of all clips in order, and how they were split, in words.
 
   Args:
-    step: seconds between frames, or None without a clock.
+    clock: what `clock` found.
     split: 'folders' (of the usual names, or told: 'folders:good=train,bad=test', which leaves out
       others), 'clip', 'time', the last two with shares ('time:0.7,0.2,0.1'), the name of one split
       for all, or '': folders named train and test where they are, else by time where there is
@@ -84,7 +111,7 @@ def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
   if not word:
     whole = [c for c in clips if c.length >= window]
     word = ('folders' if {'train', 'test'} <= set(tops) else
-            'time' if step is not None or len(whole) < 3 else 'clip')
+            'time' if clock.step is not None or len(whole) < 3 else 'clip')
   try:
     shares = splits.shares(f'time:{text}' if text and word != 'folders' else 'time')
   except ValueError as error:
@@ -99,14 +126,14 @@ def plan(clips: Sequence[Clip], step: int | None, split: str, window: int
   elif word == 'clip':
     labels, how = _by_clip(clips, shares, window)
   elif word == 'time':
-    labels, how = _by_time(clips, step, shares, window, bool(text))
+    labels, how = _by_time(clips, shares, window, bool(text))
   else:
     name = splits.assign(np.zeros(1, 'M8[m]'), split)[0]  # one name; checks it
     labels, how = [np.full(c.length, name) for c in clips], f'all is {name}'
   spans = []
   for i, (clip, label) in enumerate(zip(clips, labels)):
     change = np.flatnonzero(label[1:] != label[:-1]) + 1
-    ends = sorted({0, clip.length, *_cuts(clip, step), *change.tolist()})
+    ends = sorted({0, clip.length, *_cuts(clip, clock), *change.tolist()})
     spans += [Span(i, a, b, str(label[a])) for a, b in itertools.pairwise(ends) if label[a]]
   return spans, how
 
@@ -139,13 +166,13 @@ def _by_clip(clips, shares, window) -> tuple[list[np.ndarray], str]:
   return [np.full(c.length, n) for c, n in zip(clips, names)], how
 
 
-def _by_time(clips, step, shares, window, told: bool) -> tuple[list[np.ndarray], str]:
+def _by_time(clips, shares, window, told: bool) -> tuple[list[np.ndarray], str]:
   """Blocks of time, in order; each can hold a window where there are frames enough."""
-  if step is None:  # no clock: in the order of the clips
+  if any(c.times is None for c in clips):  # in the order of the clips
     ends = np.cumsum([c.length for c in clips])
     times = [np.arange(e - c.length, e) for c, e in zip(clips, ends)]
   else:  # clips of one time belong together, wherever they were taken
-    times = [c.times.astype(np.int64) for c in clips]
+    times = [c.times.astype('M8[ms]').astype(np.int64) for c in clips]
   every = np.unique(np.concatenate(times))
   count = len(every)
   if count < 4:

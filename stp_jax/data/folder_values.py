@@ -163,7 +163,7 @@ def coding(
   if channels == 3 and first.shape[2] == 1:
     raise ValueError(f'{first.name}: has one channel; --channels 3 is for images')
   shape = (*size, 1 if made_grey else first.shape[2])
-  text = lambda how: f'{native} of the files, {how}'
+  text = lambda how: f'{found.stored or native} of the files, {how}'
   if found.picture and native in ('uint8', 'uint16'):
     low, high = limits or (0.0, float(np.iinfo(native).max))
     stream = Stream(shape, native, 'of full scale', 1 / (high - low), -low / (high - low) or 0.0,

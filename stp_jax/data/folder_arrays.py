@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stp_jax.data import archives, npy_file
+from stp_jax.data import archives, folder_packed, npy_file
 from stp_jax.data import folder_clips as clips
 from stp_jax.data import folder_layout as layouts
 from stp_jax.data.clip_store import StoreError
@@ -105,7 +105,8 @@ def told(found: Found, attributes: Mapping[str, Any]) -> None:
     found.picture = False
 
 
-def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str) -> list[Clip]:
+def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str,
+            missing: float | None) -> list[Clip]:
   with opened() as array:
     layout = layouts.checked(layout, array.shape, name)
     count, length, shape = layouts.series(layout, array.shape)
@@ -115,26 +116,28 @@ def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str) -> lis
     if np.dtype(array.dtype).kind not in _NUMBERS:
       raise StoreError(f'{name}: values of type {dtype}; integers or floats are read: convert them '
                        '(the parts of complex numbers as channels)')
+    packed = folder_packed.of(dict(getattr(array, 'attrs', {})), array.dtype, missing)
   several = f'[{{:0{len(str(count - 1))}}}]' if count > 1 else ''
 
   def read(number: int, start: int, stop: int) -> Iterator[np.ndarray | BadFrame]:
     try:
-      yield from layouts.reader(opened, layout, number)(start, stop)
+      for frame in layouts.reader(opened, layout, number)(start, stop):
+        yield packed(frame)
     except archives.ERRORS as error:
       reason = (str(error).splitlines() or [type(error).__name__])[0]
       yield BadFrame(f'{path}: unreadable ({reason})')
 
-  return [Clip(name + several.format(i), length, shape, dtype, functools.partial(read, i))
+  return [Clip(name + several.format(i), length, shape, packed.dtype, functools.partial(read, i))
           for i in range(count)]
 
 
 def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable: str, layout: str,
-         bad: Bad) -> Found:
+         bad: Bad, missing: float | None = None) -> Found:
   """The clips of npy, npz or HDF5 files; files of one frame make one clip a folder.
 
   Args:
     variable: of npz and HDF5; '' where there is one. layout: see `folder_layout`; '': guessed from
-      the first file.
+      the first file. missing: the value that means none, instead of what the files say.
   """
   found = Found(kind, [], '')
   chosen = layout
@@ -149,11 +152,13 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
             with opened() as array:
               chosen = chosen or layouts.guess(array, name)
               found.picture = array.dtype == np.uint8  # those of 16 bits may be anything
-              told(found, dict(getattr(array, 'attrs', {})))
+              told(found, attributes := dict(getattr(array, 'attrs', {})))
+              packed = folder_packed.of(attributes, array.dtype, missing)
+              found.missing, found.notes = packed.missing, packed.notes
               found.layout = (f'{chosen.upper()}{" as told" if layout else ", guessed from"} '
                               f'{array.dtype}{list(array.shape)}{f" of {key}" if key else ""}')
           shown = f'{name}:{key}' if len(arrays) > 1 else name
-          parts += _arrays(path, shown, opened, chosen)
+          parts += _arrays(path, shown, opened, chosen, missing)
       except archives.DamagedArchive as error:
         bad(shown := BadFrame(str(error)), name)
         parts.append(clips.gap(name, shown))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stp_jax.data import folder_arrays
+from stp_jax.data import folder_arrays, folder_packed
 from stp_jax.data import folder_clips as clips
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
@@ -95,20 +95,24 @@ def _ordered(field, axes: dict[str, str]):
   return field.transpose(*(axes[x] for x in 'THWC' if x in axes))
 
 
-def _read_field(path: pathlib.Path, name: str, start: int, stop: int
+def _packed(field, missing: float | None) -> folder_packed.Packed:
+  return folder_packed.of({**field.encoding, **field.attrs}, field.dtype, missing)
+
+
+def _read_field(path: pathlib.Path, name: str, missing: float | None, start: int, stop: int
                 ) -> Iterator[np.ndarray | BadFrame]:
   try:
     with _dataset(path) as data:
       field = data[name]
-      axes = _axes(field, path)
+      axes, packed = _axes(field, path), _packed(field, missing)
       field = _ordered(field, axes)
       if 'T' not in axes:
-        values = field.values
+        values = packed(field.values)
         yield values if 'C' in axes else values[..., None]
         return
       step = max(1, _BLOCK // max(1, field.nbytes // max(1, len(field))))
       for first in range(start, stop, step):
-        values = field[first:min(first + step, stop)].values
+        values = packed(field[first:min(first + step, stop)].values)
         yield from values if 'C' in axes else values[..., None]
   except StoreError:
     raise
@@ -139,8 +143,13 @@ def _grid(data, field, axes: dict[str, str]) -> dict[str, Any]:
   return result | told | dict(variable=dict(name=str(field.name), **words))
 
 
-def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad) -> Found:
-  """A variable of NetCDF files or zarr stores; those of one folder are joined by their times."""
+def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad,
+           missing: float | None = None) -> Found:
+  """A variable of NetCDF files or zarr stores; those of one folder are joined by their times.
+
+  Args:
+    missing: the value that means none, instead of what the files say; see `folder_packed`.
+  """
   found = Found('fields', [], '')
   for folder, group in clips.folders(base, paths):
     parts = []
@@ -150,15 +159,16 @@ def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad
         with _dataset(path) as data:
           key = _variable(data, variable, path)
           field = data[key]
-          axes = _axes(field, path)
+          axes, packed = _axes(field, path), _packed(field, missing)
           if not found.layout:
             folder_arrays.told(found, {**field.encoding, **field.attrs})
+            found.missing, found.notes = packed.missing, packed.notes
             found.grid = _grid(data, field, axes)
             found.layout = ', '.join(f'{d}: {x}' for x, d in axes.items()) + f' of {key}'
           size = {x: field.sizes[d] for x, d in axes.items()}
           parts.append(Clip(
-              name, size.get('T', 1), (size['H'], size['W'], size.get('C', 1)), field.dtype.name,
-              functools.partial(_read_field, path, key), _clock(data, field, axes)))
+              name, size.get('T', 1), (size['H'], size['W'], size.get('C', 1)), packed.dtype,
+              functools.partial(_read_field, path, key, missing), _clock(data, field, axes)))
           found.sizes.setdefault((size['H'], size['W']), name)
       except StoreError:
         raise

@@ -38,6 +38,9 @@ def _pixels(image, channels: int, dtype: str) -> np.ndarray:
     if image.mode in _DEEP:
       return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)[..., None]
     return np.asarray(image.convert('L')).astype(np.uint16)[..., None] * np.uint16(257)
+  if image.mode in _DEEP:  # Pillow would cut them off at 255
+    value = np.clip(np.asarray(image), 0, 65535)
+    return np.repeat(np.rint(value / 257).astype(np.uint8)[..., None], channels, -1)
   value = np.asarray(image.convert('L' if channels == 1 else 'RGB'))
   return value.reshape(*value.shape[:2], channels)
 
@@ -161,7 +164,8 @@ def _describe(path: pathlib.Path) -> tuple[int, tuple[int, int], float]:
     with av.open(str(path)) as container:
       stream = container.streams.video[0]
       # What the header says is often 0 or wrong; packets are counted without decoding them.
-      count = sum(1 for packet in container.demux(stream) if packet.size)
+      count = sum(1 for packet in container.demux(stream)
+                  if packet.size and not getattr(packet, 'is_discard', False))
       return count, (stream.height, stream.width), float(stream.average_rate or 0)
   import imageio_ffmpeg
   frames = imageio_ffmpeg.read_frames(str(path))

@@ -35,6 +35,8 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
       'split': how}
   if found.missing is not None:
     result['missing value'] = f'{found.missing:g}'
+  if found.notes:
+    result['values of the files'] = '; '.join(found.notes)
   if seen:
     result['values found'] = f'{seen.low:g} to {seen.high:g} in {seen.frames} frames'
     top = 65535 * found.scale + found.offset

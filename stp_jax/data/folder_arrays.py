@@ -152,9 +152,10 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
             with opened() as array:
               chosen = chosen or layouts.guess(array, name)
               found.picture = array.dtype == np.uint8  # those of 16 bits may be anything
-              told(found, attributes := dict(getattr(array, 'attrs', {})))
+              attributes = dict(getattr(array, 'attrs', {}))
               packed = folder_packed.of(attributes, array.dtype, missing)
-              found.missing, found.notes = packed.missing, packed.notes
+              told(found, packed.told(attributes))
+              found.notes += packed.notes
               found.layout = (f'{chosen.upper()}{" as told" if layout else ", guessed from"} '
                               f'{array.dtype}{list(array.shape)}{f" of {key}" if key else ""}')
           shown = f'{name}:{key}' if len(arrays) > 1 else name

@@ -161,8 +161,8 @@ def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad
           field = data[key]
           axes, packed = _axes(field, path), _packed(field, missing)
           if not found.layout:
-            folder_arrays.told(found, {**field.encoding, **field.attrs})
-            found.missing, found.notes = packed.missing, packed.notes
+            folder_arrays.told(found, packed.told({**field.encoding, **field.attrs}))
+            found.notes += packed.notes
             found.grid = _grid(data, field, axes)
             found.layout = ', '.join(f'{d}: {x}' for x, d in axes.items()) + f' of {key}'
           size = {x: field.sizes[d] for x, d in axes.items()}

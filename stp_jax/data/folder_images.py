@@ -125,12 +125,13 @@ def _read_av(path, channels, start, stop) -> Iterator[np.ndarray | BadFrame]:
   i = 0
   try:
     with av.open(str(path)) as container:
-      for i, frame in enumerate(container.decode(video=0)):
+      for frame in container.decode(video=0):
         if i >= stop:
           return
         if i >= start:
           value = frame.to_ndarray(format='gray' if channels == 1 else 'rgb24')
           yield value.reshape(*value.shape[:2], channels)
+        i += 1
   except (av.FFmpegError, OSError, ValueError) as error:
     yield _bad(path, error, i)
 
@@ -142,11 +143,12 @@ def _read_ffmpeg(path, channels, start, stop) -> Iterator[np.ndarray | BadFrame]
   i = 0
   try:
     width, height = next(frames)['size']
-    for i, data in enumerate(frames):
+    for data in frames:
       if i >= stop:
         return
       if i >= start:
         yield np.frombuffer(data, np.uint8).reshape(height, width, channels)
+      i += 1
   except (OSError, RuntimeError, ValueError) as error:
     yield _bad(path, error, i)
   finally:

@@ -41,6 +41,11 @@ class Packed:
     none = np.nan if self.missing is None else self.missing
     return np.where(wrong, np.asarray(none).astype(self.dtype), values) if wrong.any() else values
 
+  def told(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of the values behind this: of their type, with one `_FillValue` at most."""
+    found = {k: v for k, v in attributes.items() if k not in (*_NAMES, '_Unsigned')}
+    return found if self.missing is None else found | {'_FillValue': self.missing}
+
   @property
   def notes(self) -> list[str]:
     """For the card: what is missing, where more than one value is."""

@@ -33,10 +33,10 @@ def facts(found: Found, coding: Coding, clock: Clock, how: str, seen: Looked | N
       'values': coding.text,
       'clips found': f'{len(lengths)} of {min(lengths)} to {max(lengths)} frames',
       'split': how}
+  if found.notes:
+    result['files'] = '; '.join(found.notes)
   if found.missing is not None:
     result['missing value'] = f'{found.missing:g}'
-  if found.notes:
-    result['values of the files'] = '; '.join(found.notes)
   if seen:
     result['values found'] = f'{seen.low:g} to {seen.high:g} in {seen.frames} frames'
     top = 65535 * found.scale + found.offset

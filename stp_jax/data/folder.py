@@ -8,7 +8,7 @@ npy or npz (axes are guessed; --layout tells), HDF5, NetCDF or zarr (--variable)
 an importer of pysteps reads (--pysteps). A file a frame makes a clip a folder. Times are read from
 NetCDF and from names like radar_202008260005; clips are cut where time jumps, and where the numbers
 of files do that are regular otherwise (frame010 behind frame008). A frame that cannot
-be read cuts its clip as well, with --on-bad skip.
+be read cuts its clip as well, with --on-bad skip; frames that a damaged film loses behind it count.
 
 8- and 16-bit integers are kept. Other numbers become 16-bit codes over their range, found or told
 by --range; --keep-float keeps them. Memory does not grow with the data (npz: with the largest

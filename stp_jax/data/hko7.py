@@ -7,7 +7,8 @@
   python -m stp_jax.prepare hko7 --in DIR --out STORE
 
 Days of the three lists; of training only those with more than 6500 nonzero pixels. A clip is an
-unbroken run of a day's frames. The published windows begin every 5 frames of a day:
+unbroken run of a day's frames; a name without a time, where others have one, is no frame's. The
+published windows begin every 5 frames of a day:
 `--config.data.stride=5 --config.data.eval_stride=5`, which `configs/video.py:dataset=hko7` sets.
 
 A pixel p of 255 is 70 p dBZ as GS2PM reads it (`--lowest 0`); Shi et al. 2017, arXiv:1706.03458,

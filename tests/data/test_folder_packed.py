@@ -37,7 +37,7 @@ def test_unsigned_bytes_of_files_that_have_only_signed_ones(tmp_path, suffix):
     with pytest.importorskip('h5py').File(path, 'w') as file:
       file['z'] = values.view(np.int8)
       file['z'].attrs.update(told)
-  store = folder.prepare(in_dir=path, out=tmp_path / 's', split='train', window=2)
+  store = folder.prepare(in_dir=path, out=tmp_path / 's', split='train', window=2, layout='THW')
   stream = store.streams['frames']
   assert (stream.dtype, stream.missing) == ('uint8', 255)
   expected = np.where(values == 255, np.nan, values * 0.5 - 30)
@@ -59,12 +59,13 @@ def test_all_that_stands_for_none(tmp_path, capsys, suffix):
     with pytest.importorskip('h5py').File(path, 'w') as file:
       file['z'] = values
       file['z'].attrs.update(told)
-  store = folder.prepare(in_dir=path, out=tmp_path / 's', split='train', window=2)
+  store = folder.prepare(in_dir=path, out=tmp_path / 's', split='train', window=2, layout='THW')
   expected = np.where(np.isin(values, none), np.nan, values * 0.1)
   np.testing.assert_allclose(store.physical(store.frames(0))[..., 0], expected, atol=1e-5)
   assert 'no value: -99, -98, -97, what lies outside 0 to 260 as stored' in capsys.readouterr().out
   # What the user says of it holds instead.
-  other = folder.prepare(in_dir=path, out=tmp_path / 't', split='train', window=2, missing='300')
+  other = folder.prepare(in_dir=path, out=tmp_path / 't', split='train', window=2,
+                         layout='THW', missing='300')
   expected = np.where(values == 300, np.nan, values * 0.1)
   np.testing.assert_allclose(other.physical(other.frames(0))[..., 0], expected, atol=1e-5)
 

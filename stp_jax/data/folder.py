@@ -8,7 +8,7 @@ npy or npz (axes are guessed; --layout tells), HDF5, NetCDF or zarr (--variable)
 an importer of pysteps reads (--pysteps). A file a frame makes a clip a folder. Times are read from
 NetCDF and from names like radar_202008260005; clips are cut where time jumps, and where the numbers
 of files do that are regular otherwise (frame010 behind frame008). A frame that cannot
-be read cuts its clip as well, with --on-bad skip.
+be read cuts its clip as well, with --on-bad skip; frames that a damaged film loses behind it count.
 
 8- and 16-bit integers are kept. Other numbers become 16-bit codes over their range, found or told
 by --range; --keep-float keeps them. Memory does not grow with the data (npz: with the largest
@@ -175,10 +175,10 @@ def _find(base, kind: str, paths: Sequence[pathlib.Path], options: dict, bad: Ba
   if kind in ('images', 'videos'):
     return getattr(folder_images, kind)(base, paths, options['channels'], bad)
   if kind == 'fields':
-    return folder_fields.netcdf(base, paths, variable, bad)
+    return folder_fields.netcdf(base, paths, variable, bad, options['missing'])
   if kind == 'geotiff':
     return folder_maps.geotiff(base, paths, layout, bad)
-  return folder_arrays.find(base, paths, kind, variable, layout, bad)
+  return folder_arrays.find(base, paths, kind, variable, layout, bad, options['missing'])
 
 
 def _untimed(clip: Clip) -> Clip:
@@ -225,15 +225,13 @@ def _pieces(clip: Clip, spans: Sequence[Span], found: Found, coding: Coding, bad
   if not todo:
     return
   at, buffer = todo[0].start, []
-  frames = clip.read(at, todo[-1].stop)
+  frames = folder_values.complete(clip, at, todo[-1].stop)
   for span in todo:
     for _ in range(at, span.start):  # written by a run that was killed
-      next(frames, None)
+      next(frames)
     begin = at = span.start
     while at < span.stop:
-      frame = next(frames, None)
-      if frame is None:  # the file ends before its length
-        break
+      frame = next(frames)
       if isinstance(frame, BadFrame):
         bad(frame, f'{clip.name}[{at}]')
         bar.write(f'skipped: {frame}', file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stp_jax.data import archives, npy_file
+from stp_jax.data import archives, folder_packed, npy_file
 from stp_jax.data import folder_clips as clips
 from stp_jax.data import folder_layout as layouts
 from stp_jax.data import folder_packing as packings
@@ -84,8 +84,8 @@ def _hdf5(path: pathlib.Path, variable: str) -> dict[str, Callable]:
   return {n: functools.partial(_open_hdf5, path, n) for n in names}
 
 
-def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str, found: Found
-            ) -> list[Clip]:
+def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str, found: Found,
+            missing: float | None) -> list[Clip]:
   with opened() as array:
     told = dict(getattr(array, 'attrs', {}))
     layout = layouts.checked(layout, array.shape, name)
@@ -96,30 +96,34 @@ def _arrays(path: pathlib.Path, name: str, opened: Callable, layout: str, found:
     if np.dtype(array.dtype).kind not in _NUMBERS:
       raise StoreError(f'{name}: values of type {dtype}; integers or floats are read: convert them '
                        '(the parts of complex numbers as channels)')
+    packed = folder_packed.of(told, array.dtype, missing)
   several = f'[{{:0{len(str(count - 1))}}}]' if count > 1 else ''
 
   def read(number: int, start: int, stop: int) -> Iterator[np.ndarray | BadFrame]:
     try:
-      yield from layouts.reader(opened, layout, number)(start, stop)
+      for frame in layouts.reader(opened, layout, number)(start, stop):
+        yield packed(frame)
     except archives.ERRORS as error:
       reason = (str(error).splitlines() or [type(error).__name__])[0]
       yield BadFrame(f'{path}: unreadable ({reason})')
 
+  found.notes += [n for n in packed.notes if n not in found.notes]
   if any(k in told for k in ('scale_factor', 'add_offset', 'units')):
     found.picture = False
   noted = lambda i: found.files.reading(
-      name, functools.partial(read, i), packings.packing(told), packings.text(told.get('units')))
-  return [Clip(name + several.format(i), length, shape, dtype, noted(i))
+      name, functools.partial(read, i), packings.packing(packed.told(told)),
+      packings.text(told.get('units')))
+  return [Clip(name + several.format(i), length, shape, packed.dtype, noted(i))
           for i in range(count)]
 
 
 def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable: str, layout: str,
-         bad: Bad) -> Found:
+         bad: Bad, missing: float | None = None) -> Found:
   """The clips of npy, npz or HDF5 files; files of one frame make one clip a folder.
 
   Args:
     variable: of npz and HDF5; '' where there is one. layout: see `folder_layout`; '': guessed from
-      the first file.
+      the first file. missing: the value that means none, instead of what the files say.
   """
   found = Found(kind, [], '', files=packings.Files())
   chosen = layout
@@ -137,7 +141,7 @@ def find(base: pathlib.Path, paths: Sequence[pathlib.Path], kind: str, variable:
               found.layout = (f'{chosen.upper()}{" as told" if layout else ", guessed from"} '
                               f'{array.dtype}{list(array.shape)}{f" of {key}" if key else ""}')
           shown = f'{name}:{key}' if len(arrays) > 1 else name
-          parts += _arrays(path, shown, opened, chosen, found)
+          parts += _arrays(path, shown, opened, chosen, found, missing)
       except archives.DamagedArchive as error:
         bad(shown := BadFrame(str(error)), name)
         parts.append(clips.gap(name, shown))

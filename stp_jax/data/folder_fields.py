@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stp_jax.data import folder_clips as clips
+from stp_jax.data import folder_packed
 from stp_jax.data import folder_packing as packings
 from stp_jax.data.clip_store import StoreError
 from stp_jax.data.folder_clips import Bad, BadFrame, Clip, Found
@@ -118,21 +119,26 @@ def _ordered(field, axes: dict[str, str]):
   return field.transpose(*(axes[x] for x in 'THWC' if x in axes))
 
 
-def _read_field(path: pathlib.Path, name: str, order: np.ndarray | None, start: int, stop: int
+def _packed(field, missing: float | None) -> folder_packed.Packed:
+  return folder_packed.of({**field.encoding, **field.attrs}, field.dtype, missing)
+
+
+def _read_field(path: pathlib.Path, name: str, missing: float | None, order: np.ndarray | None,
+                start: int, stop: int
                 ) -> Iterator[np.ndarray | BadFrame]:
   try:
     with _dataset(path) as data:
       field = data[name]
-      axes = _axes(field, path)
+      axes, packed = _axes(field, path), _packed(field, missing)
       field = _ordered(field, axes)
       if 'T' not in axes:
-        values = field.values
+        values = packed(field.values)
         yield values if 'C' in axes else values[..., None]
         return
       step = max(1, _BLOCK // max(1, field.nbytes // max(1, len(field))))
       for first in range(start, stop, step):
         where = slice(first, min(first + step, stop))
-        values = field[where if order is None else order[where]].values
+        values = packed(field[where if order is None else order[where]].values)
         yield from values if 'C' in axes else values[..., None]
   except StoreError:
     raise
@@ -183,8 +189,13 @@ def _place(data, field, axes: dict[str, str]) -> packings.Place:
   return packings.Place(tuple(values), 'longitude' in _grid(data, field, axes), system)
 
 
-def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad) -> Found:
-  """A variable of NetCDF files or zarr stores; those of one folder are joined by their times."""
+def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad: Bad,
+           missing: float | None = None) -> Found:
+  """A variable of NetCDF files or zarr stores; those of one folder are joined by their times.
+
+  Args:
+    missing: the value that means none, instead of what the files say; see `folder_packed`.
+  """
   found = Found('fields', [], '', files=packings.Files())
   for folder, group in clips.folders(base, paths):
     parts = []
@@ -194,18 +205,20 @@ def netcdf(base: pathlib.Path, paths: Sequence[pathlib.Path], variable: str, bad
         with _dataset(path) as data:
           key = _variable(data, variable, path)
           field = data[key]
-          axes = _axes(field, path)
+          axes, packed = _axes(field, path), _packed(field, missing)
           if not found.layout:
             found.grid = _grid(data, field, axes)
             found.layout = ', '.join(f'{d}: {x}' for x, d in axes.items()) + f' of {key}'
           size = {x: field.sizes[d] for x, d in axes.items()}
           told = {**field.encoding, **field.attrs}
+          found.notes += [n for n in packed.notes if n not in found.notes]
           times, order = _clock(data, field, axes, name)
           read = found.files.reading(
-              name, functools.partial(_read_field, path, key, order), packings.packing(told),
+              name, functools.partial(_read_field, path, key, missing, order),
+              packings.packing(packed.told(told)),
               packings.text(told.get('units')), _place(data, field, axes))
           parts.append(Clip(
-              name, size.get('T', 1), (size['H'], size['W'], size.get('C', 1)), field.dtype.name,
+              name, size.get('T', 1), (size['H'], size['W'], size.get('C', 1)), packed.dtype,
               read, times))
           found.sizes.setdefault((size['H'], size['W']), name)
       except StoreError:

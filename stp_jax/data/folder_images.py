@@ -38,6 +38,9 @@ def _pixels(image, channels: int, dtype: str) -> np.ndarray:
     if image.mode in _DEEP:
       return np.clip(np.asarray(image), 0, 65535).astype(np.uint16)[..., None]
     return np.asarray(image.convert('L')).astype(np.uint16)[..., None] * np.uint16(257)
+  if image.mode in _DEEP:  # Pillow would cut them off at 255
+    value = np.clip(np.asarray(image), 0, 65535)
+    return np.repeat(np.rint(value / 257).astype(np.uint8)[..., None], channels, -1)
   value = np.asarray(image.convert('L' if channels == 1 else 'RGB'))
   return value.reshape(*value.shape[:2], channels)
 
@@ -122,12 +125,13 @@ def _read_av(path, channels, start, stop) -> Iterator[np.ndarray | BadFrame]:
   i = 0
   try:
     with av.open(str(path)) as container:
-      for i, frame in enumerate(container.decode(video=0)):
+      for frame in container.decode(video=0):
         if i >= stop:
           return
         if i >= start:
           value = frame.to_ndarray(format='gray' if channels == 1 else 'rgb24')
           yield value.reshape(*value.shape[:2], channels)
+        i += 1
   except (av.FFmpegError, OSError, ValueError) as error:
     yield _bad(path, error, i)
 
@@ -139,11 +143,12 @@ def _read_ffmpeg(path, channels, start, stop) -> Iterator[np.ndarray | BadFrame]
   i = 0
   try:
     width, height = next(frames)['size']
-    for i, data in enumerate(frames):
+    for data in frames:
       if i >= stop:
         return
       if i >= start:
         yield np.frombuffer(data, np.uint8).reshape(height, width, channels)
+      i += 1
   except (OSError, RuntimeError, ValueError) as error:
     yield _bad(path, error, i)
   finally:
@@ -161,7 +166,8 @@ def _describe(path: pathlib.Path) -> tuple[int, tuple[int, int], float]:
     with av.open(str(path)) as container:
       stream = container.streams.video[0]
       # What the header says is often 0 or wrong; packets are counted without decoding them.
-      count = sum(1 for packet in container.demux(stream) if packet.size)
+      count = sum(1 for packet in container.demux(stream)
+                  if packet.size and not getattr(packet, 'is_discard', False))
       return count, (stream.height, stream.width), float(stream.average_rate or 0)
   import imageio_ffmpeg
   frames = imageio_ffmpeg.read_frames(str(path))

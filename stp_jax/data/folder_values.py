@@ -101,8 +101,19 @@ def survey(found: Found, limits: tuple[float, float] | None, bad: Bad) -> Looked
   return seen
 
 
+def complete(clip: Clip, start: int, stop: int) -> Iterator[np.ndarray | BadFrame]:
+  """Frames of a clip, a BadFrame for each that its file does not give: it is damaged, or ends."""
+  at = start
+  for frame in clip.read(start, stop):
+    yield frame
+    at += 1
+  for i in range(at, stop):
+    yield BadFrame(f'{clip.name}: frame {i} of {clip.length} is lost: the file is damaged before '
+                   'it, or ends')
+
+
 def _frames(clip: Clip, bad: Bad) -> Iterator[np.ndarray | None]:
-  for i, frame in enumerate(clip.read(0, clip.length)):
+  for i, frame in enumerate(complete(clip, 0, clip.length)):
     if isinstance(frame, BadFrame):
       bad(frame, f'{clip.name}[{i}]')
       yield None

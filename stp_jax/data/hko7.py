@@ -7,7 +7,8 @@
   python -m stp_jax.prepare hko7 --in DIR --out STORE
 
 Days of the three lists; of training only those with more than 6500 nonzero pixels. A clip is an
-unbroken run of a day's frames. The published windows begin every 5 frames of a day:
+unbroken run of a day's frames; a name without a time, where others have one, is no frame's. The
+published windows begin every 5 frames of a day:
 `--config.data.stride=5 --config.data.eval_stride=5`, which `configs/video.py:dataset=hko7` sets.
 
 A pixel p of 255 is 70 p dBZ as GS2PM reads it (`--lowest 0`); Shi et al. 2017, arXiv:1706.03458,
@@ -103,7 +104,11 @@ def _read(folder: pathlib.Path, found: dict[str, list[str]], sides) -> Iterator[
         yield Sample(f'{split}/{day}', split, functools.partial(_nothing, here))
         continue
       times = [minute(p.stem, day) for p in paths]
-      clocked = None not in times
+      clocked = any(t is not None for t in times)
+      if clocked:  # a mask or a map among the frames
+        for path in (p for p, t in zip(paths, times) if t is None):
+          yield Sample(f'{split}/{day}/{path.name}', split, functools.partial(_timeless, path))
+        paths, times = zip(*((p, t) for p, t in zip(paths, times) if t is not None))
       breaks = [] if not clocked else [
           i for i in range(1, len(times)) if (times[i] - times[i - 1]).astype(int) != _MINUTES]
       for start, stop in zip([0, *breaks], [*breaks, len(paths)]):
@@ -117,6 +122,11 @@ def frames(paths: list[pathlib.Path], sides) -> np.ndarray:
     frame = samples.image(path, 1)
     return frame if sides is None else resize.frames(frame[None], sides)[0]
   return samples.images(paths, one)
+
+
+def _timeless(path: pathlib.Path) -> np.ndarray:
+  raise Unreadable(f'{path}: no time of its day in its name, as the other files there have; remove '
+                   'it if it is no frame')
 
 
 def _nothing(folder: pathlib.Path) -> np.ndarray:

@@ -91,6 +91,11 @@ class Drivers:
         self._forecast[name] = np.full(len(self._observed['f107']), np.nan)
     for name, values in (hourly[1] if hourly else {}).items():
       shift = 24 * int((hourly[0] - self.first).astype(int))
+      if -shift >= len(values):
+        end = hourly[0] + (len(values) - 1) // 24
+        raise StoreError(f'{self.paths[-1]}: OMNI2 ends on {end}, before {self.path} begins '
+                         f'({self.first}); take OMNI2 files of later years or an index file that '
+                         'begins earlier')
       self._observed[name] = np.concatenate(
           [np.full(max(shift, 0), np.nan), values[max(-shift, 0):]])
       self._forecast[name] = np.full(1, np.nan)

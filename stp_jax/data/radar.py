@@ -40,7 +40,7 @@ OPTIONS = {
     'window': (int, 20, 'frames of a window; the data card counts clips that are shorter'),
     'on_bad': (str, 'error', 'an unreadable file: error (stop) or skip (named, a gap)'),
     **{k: v for k, v in splits.OPTIONS.items() if not k.startswith('test_')}}
-_MEAN_STEP = 0.002  # mm
+_MEAN_STEP = radar_files.STEP
 _DBZ_STEP, _DBZ_MAXIMUM = 0.01, 70.0
 _CLIP_BYTES = 64 << 20  # a clip is in memory once: long unbroken series are cut
 
@@ -122,7 +122,7 @@ class _Files:
     first: RainMap = heads[0][0]
     self.times = np.array([h.time for h, _ in heads])
     self.minutes, self.scale, self.grid = first.minutes, first.scale, first.grid
-    self.paths = [p for _, p in heads]
+    self.paths, self.coded = [p for _, p in heads], any(h.coded for h, _ in heads)
 
   def raw(self, i: int) -> np.ndarray:
     return radar_files.read(self.paths[i], self.network).raw
@@ -139,6 +139,7 @@ class _Packed:
     if (np.diff(self.times).astype(int) <= 0).any():
       raise StoreError(f'{path}: times that do not rise')
     self.scale, self.grid, self.paths, self.bad = _MEAN_STEP, {}, [path], []
+    self.coded = self._rain.dtype.kind == 'f'
 
   def raw(self, i: int) -> np.ndarray:
     rain = self._rain[i].astype(np.float64)
@@ -241,5 +242,7 @@ def _card(store: ClipStore, maps, window: int, top: float) -> dict:
   card['statistics'] = cards.sampled(store)
   card['notes'] = [f'split {k}: no window of {window} frames' for k, v in card['splits'].items()
                    if not v['windows']]
+  if maps.coded:
+    card['notes'].append(f'floats of the files are kept in steps of {radar_files.STEP:g} mm')
   card['notes'] += [f'skipped: {" ".join(maps.bad[:20])}'] if maps.bad else []
   return card

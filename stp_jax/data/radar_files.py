@@ -12,6 +12,7 @@ from stp_jax.data import archives
 from stp_jax.data.clip_store import StoreError
 
 MISSING = 65535
+STEP = 0.002  # mm, of rain that files do not have in integers
 SUFFIXES = {'knmi': ('.h5', '.hdf5', '.hdf'), 'bom': ('.nc', '.nc4')}
 MINUTES = {'knmi': 5, 'bom': 10}
 LICENCES = {
@@ -30,7 +31,7 @@ class RainMap:
   Attributes:
     raw: uint16 `[H, W]` as stored in the file, north first; 65535 where there is no value.
     time: end of the accumulation, datetime64[m] UT. minutes: of the accumulation.
-    scale: mm per unit of `raw`.
+    scale: mm per unit of `raw`. coded: the file has floats, of which `raw` is made.
     grid: what the file tells of its projection.
   """
   raw: np.ndarray
@@ -38,6 +39,7 @@ class RainMap:
   minutes: int
   scale: float
   grid: dict
+  coded: bool = False
 
 
 def _module(name: str):
@@ -86,6 +88,8 @@ def _knmi(path: pathlib.Path, pixels: bool) -> RainMap:
     raw = np.zeros((0, 0), np.uint16)
     if pixels:
       raw = np.asarray(image['image_data'])
+      if raw.dtype.kind not in 'iu':
+        raise BadFile(f'{path}: pixels of type {raw.dtype}; integers expected')
       codes = {int(np.ravel(told[k])[0]) for k in told if k in (
           'calibration_missing_data', 'calibration_out_of_image')}
       raw = np.where(np.isin(raw, list(codes)), MISSING, raw).astype(np.uint16)
@@ -110,6 +114,21 @@ def _knmi_grid(file, shape: tuple[int, int], projection: str) -> dict:
   return grid
 
 
+def _rain_codes(raw: np.ndarray, rain, scale: float, path: pathlib.Path) -> np.ndarray:
+  """uint16 of a variable's values, MISSING where there is none; floats in steps of STEP."""
+  codes = np.concatenate([np.ravel(getattr(rain, k, -1)).astype(np.float64)
+                          for k in ('_FillValue', 'missing_value')])
+  floats = raw.dtype.kind == 'f'
+  missing = ~(raw >= 0) | np.isin(raw, codes.astype(raw.dtype) if floats else [*codes, MISSING])
+  if floats:
+    raw = np.rint(np.where(missing, 0, raw).astype(np.float64) * (scale / STEP))
+  if (most := np.where(missing, 0, raw).max(initial=0)) >= MISSING:
+    step = STEP if floats else scale
+    raise BadFile(f'{path}: precipitation of {most * step:g} mm, more than 16 bits hold in steps '
+                  f'of {step:g} mm; is it a missing value?')
+  return np.where(missing, MISSING, raw).astype(np.uint16)
+
+
 def _bom(path: pathlib.Path, pixels: bool) -> RainMap:
   with contextlib.closing(_module('netCDF4').Dataset(path)) as file:
     if 'precipitation' not in file.variables:
@@ -119,14 +138,13 @@ def _bom(path: pathlib.Path, pixels: bool) -> RainMap:
     seconds = [int(np.ravel(file[name][...])[0]) for name in ('start_time', 'valid_time')]
     if float(getattr(rain, 'add_offset', 0)):
       raise BadFile(f'{path}: precipitation with add_offset {rain.add_offset}; 0 expected')
+    coded, scale = rain.dtype.kind == 'f', float(getattr(rain, 'scale_factor', 1.0))
     raw = np.zeros((0, 0), np.uint16)
     y = np.asarray(file['y'][...])
     x = np.asarray(file['x'][...])
     if pixels:
       raw = np.asarray(rain[...])
-      raw = raw.reshape(raw.shape[-2:])
-      missing = (raw < 0) | (raw == getattr(rain, '_FillValue', -1))
-      raw = np.where(missing, MISSING, raw).astype(np.uint16)
+      raw = _rain_codes(raw.reshape(raw.shape[-2:]), rain, scale, path)
       raw = raw[::-1] if y[0] < y[-1] else raw  # north first
     mapping = file.variables.get(getattr(rain, 'grid_mapping', ''))
     projection = {} if mapping is None else {
@@ -138,7 +156,7 @@ def _bom(path: pathlib.Path, pixels: bool) -> RainMap:
                 xy_units=str(getattr(file['x'], 'units', 'km')))
     return RainMap(
         raw, np.datetime64(seconds[1], 's').astype('datetime64[m]'),
-        (seconds[1] - seconds[0]) // 60, float(getattr(rain, 'scale_factor', 1.0)), grid)
+        (seconds[1] - seconds[0]) // 60, STEP if coded else scale, grid, coded)
 
 
 def read(path: pathlib.Path, network: str, pixels: bool = True) -> RainMap:

@@ -7,8 +7,10 @@
   python -m stp_jax.prepare sevir --in DIR --out STORE --size native --split date
 
 Events that have all five kinds of images, in the order of their ids, are divided 60 / 20 / 20, as
-GS2PM does; `--split date` keeps those from 2019-06-01 on for test, the last tenth before them for
-validation. An event is a clip of 49 frames, of which GS2PM sees the first t_in + t_out alone:
+GS2PM does: these share hours. `--split date` keeps those from 2019-06-01 on for test, as published,
+and the last days before them, about a tenth, for validation; events of the last 4 hours before
+either border, which last into the next split, are left out and counted. An event is a clip of 49
+frames, of which GS2PM sees the first t_in + t_out alone:
 strides of 49, which `configs/video.py:dataset=sevir` sets. Values are the file's integers: vil 0 to
 254 of 255 (255 is missing), vis reflectance in 0.0001, ir069 and ir107 in 0.01 degrees C. No clock
 in the store: events share hours. Data: Veillette et al. 2020.
@@ -17,7 +19,7 @@ in the store: events share hours. Data: Veillette et al. 2020.
 import csv
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -31,7 +33,8 @@ OPTIONS = {
     'size': (str, '128', 'HEIGHTxWIDTH to resize to (bilinear, as GS2PM has it), or native (vil: '
              '384)'),
     'frames': (int, 49, 'the first frames of an event'),
-    'split': (str, 'ids', 'ids (60, 20, 20 % in their order) or date (test from 2019-06-01 on)'),
+    'split': (str, 'ids', 'ids (60, 20, 20 % in their order, as published: they share hours) or '
+              'date (test from 2019-06-01 on; no shared hours)'),
     'on_bad': samples.ON_BAD}
 TYPES = ('vis', 'ir069', 'ir107', 'vil', 'lght')
 _STREAMS = {  # dtype, units, scale, missing; normalisation
@@ -41,6 +44,7 @@ _STREAMS = {  # dtype, units, scale, missing; normalisation
     'ir107': ('int16', 'degrees C', 0.01, None, dict(shift=-80.0, divisor=120.0))}
 _COLUMNS = ('id', 'file_name', 'file_index', 'img_type', 'time_utc')
 _TEST_FROM = '2019-06-01'
+_LASTS = np.timedelta64(4, 'h')
 
 
 def _catalog(path: pathlib.Path) -> dict[str, dict[str, tuple[str, int, str]]]:
@@ -84,27 +88,62 @@ def prepare(
   every = sorted((k for k, v in events.items() if set(TYPES) <= set(v)), key=samples.natural)
   if not every:
     raise StoreError(f'{catalog}: no event among {len(events)} has all of {" ".join(TYPES)}')
+  facts = {'cadence': '5 min', 'events': f'{len(every)} of {len(events)} have all of '
+           f'{" ".join(TYPES)}'}
   if split == 'ids':
     borders = [int(0.6 * len(every)), int(0.8 * len(every))]
     labels = ['train' if i < borders[0] else 'validation' if i < borders[1] else 'test'
               for i in range(len(every))]
   else:
     every.sort(key=lambda k: (events[k][type][2], k))
-    before = sum(events[k][type][2][:10] < _TEST_FROM for k in every)
-    held = round(0.1 * before)
-    labels = ['train' if i < before - held else 'validation' if i < before else 'test'
-              for i in range(len(every))]
+    labels, text = by_date([events[k][type][2] for k in every], catalog)
+    facts |= {'split': text, 'events left out': f'{labels.count("")}, 4 h or less before a border'}
+    if not any(labels):
+      raise StoreError(f'{catalog}: all {len(every)} events last across a border of --split date; '
+                       'take --split ids')
+    every, labels = zip(*((k, s) for k, s in zip(every, labels) if s))
   dtype, units, scale, missing, scaling = _STREAMS[type]
-  recipe = dict(importer='sevir', version=1, type=type, size=sides, frames=frames, split=split,
-                on_bad=on_bad, files=cards.checksums([catalog]))
+  recipe = dict(importer='sevir', version=2 if split == 'date' else 1, type=type, size=sides,
+                frames=frames, split=split, on_bad=on_bad, files=cards.checksums([catalog]))
   return samples.write(
       out, _read(base / 'data', events, zip(every, labels), type, frames, sides, missing),
       name=f'sevir_{type}', recipe=recipe, total=len(every), window=min(31, frames),
       stream=Stream((*(sides or (0, 0)), 1), dtype, units, scale, missing=missing),
       normalisation=scaling, cadence_hours=5 / 60, on_bad=on_bad,
       licence='SEVIR: CC BY 4.0 (MIT Lincoln Laboratory)', description=f'SEVIR {type}',
-      facts={'cadence': '5 min', 'events': f'{len(every)} of {len(events)} have all of '
-             f'{" ".join(TYPES)}'})
+      facts=facts)
+
+
+def by_date(times: Sequence[str], path='the catalog') -> tuple[list[str], str]:
+  """The split of each event, '' for those that last into the next one, and this in words.
+
+  The first day of validation is the one behind which nearest to a tenth of the events before
+  `_TEST_FROM` lie; there is none where that is no event, or all of one day.
+
+  Args:
+    times: that rise.
+
+  Raises:
+    StoreError: one that is no time.
+  """
+  try:
+    begins = np.array([t.strip() for t in times], 'datetime64[s]')
+  except ValueError as error:
+    raise StoreError(f'{path}: time_utc that is no time ({error})') from error
+  test = np.datetime64(_TEST_FROM)
+  days = begins[begins < test].astype('datetime64[D]')
+  first, index = np.unique(days, return_index=True)
+  wanted = round(0.1 * len(days))
+  borders = {'test': test}
+  if wanted and len(first) > 1:
+    borders['validation'] = first[1:][np.argmin(abs(len(days) - index[1:] - wanted))]
+  labels = np.full(len(begins), 'train', object)
+  for split in ('validation', 'test'):
+    if split in borders:
+      labels[begins >= borders[split]] = split
+  for border in borders.values():
+    labels[(begins < border) & (begins + _LASTS >= border)] = ''
+  return labels.tolist(), ', '.join(f'{k} from {v} on' for k, v in reversed(borders.items()))
 
 
 def _read(folder, events, labelled, kind: str, frames: int, sides, missing) -> Iterator[Sample]:

@@ -98,6 +98,21 @@ def test_beside_an_index_file(tmp_path):
     indices.Drivers.read(f'{kp}+{kp}')
 
 
+@pytest.mark.parametrize('year', [2000, 2020])
+def test_years_that_the_index_file_does_not_have(tmp_path, year):
+  kp = tmp_path / 'sw.txt'
+  kp.write_text(test_indices._celestrak())
+  path = write(tmp_path, 2, year=year)
+  if year == 2000:
+    with pytest.raises(StoreError, match=r'omni2_2000.dat: OMNI2 ends on 2000-11-21, before '
+                       r'\S*sw.txt begins \(2012-\S+\); take OMNI2 files of later years'):
+      indices.Drivers.read(f'{kp}+{path}')
+  else:
+    drivers = indices.Drivers.read(f'{kp}+{path}')
+    with pytest.raises(StoreError, match='no dst was published before 2012-11-20'):
+      drivers.at(np.array(['2012-11-20'], 'M8[m]'), ['dst'])
+
+
 def test_gaps_of_the_solar_wind(tmp_path):
   path = write(tmp_path, 1)
   lines = path.read_text().splitlines()

@@ -142,6 +142,40 @@ def test_long_series_are_cut_and_a_killed_run_continues(tmp_path, monkeypatch):
   np.testing.assert_array_equal(resumed.frames(1), whole.frames(1))
 
 
+def _floats(folder, values, fill=np.nan, scale=None, **attributes):
+  """A file of BoM whose rain is float, in mm, or in units of a scale."""
+  _bom(folder, '2010-08-26T00:00', size=values.shape)
+  path, = folder.iterdir()
+  with netCDF4.Dataset(path, 'a') as file:
+    file.renameVariable('precipitation', 'before')
+    rain = file.createVariable('precipitation', 'f4', ('y', 'x'), fill_value=fill)
+    rain.set_auto_maskandscale(False)
+    rain.setncatts({**attributes, **({} if scale is None else dict(scale_factor=scale))})
+    rain[:] = values
+  return path
+
+
+@pytest.mark.parametrize('scale', [None, 0.5])
+def test_rain_in_floats(tmp_path, capsys, scale):
+  """Drizzle is not dry, and what is missing is not either."""
+  (tmp_path / 'in').mkdir()
+  values = np.linspace(0, 2.9, 36).reshape(6, 6).astype(np.float32)
+  values[0, :4] = np.nan, -9, 9e36, -1
+  _floats(tmp_path / 'in', values, 9e36, scale, missing_value=np.float32([-9]))
+  store = radar.prepare(in_dir=tmp_path / 'in', out=tmp_path / 's', split='train', window=2)
+  values[0, :4] = np.nan
+  np.testing.assert_allclose(store.physical(store.frames(0))[0, ..., 0], values * (scale or 1),
+                             atol=0.00101)
+  assert 'note: floats of the files are kept in steps of 0.002 mm' in capsys.readouterr().out
+
+
+def test_rain_that_16_bits_do_not_hold(tmp_path):
+  (tmp_path / 'in').mkdir()
+  _floats(tmp_path / 'in', np.full((6, 6), 1e9, np.float32))
+  with pytest.raises(StoreError, match=r'nc: precipitation of 1e\+09 mm, more than 16 bits hold'):
+    radar.prepare(in_dir=tmp_path / 'in', out=tmp_path / 's', split='train')
+
+
 def _two_sizes(folder):
   _knmi(folder, '2010-08-26T00:10', size=(4, 4))
 

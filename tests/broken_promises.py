@@ -49,7 +49,7 @@ BREAKS = dict(
     statistics=('stp_jax/models/layers/across.py',
                 'return lax.pmean(x, _AXES.get()) if _AXES.get() else x', 'return x',
                 'tests/test_sharding.py::test_a_chunk_rollout_shares_batch_statistics_only'),
-    bytes=('stp_jax/sharding.py', "spec = ['fsdp' if i == axis", "spec = [None if i == axis",
+    bytes=('stp_jax/sharding.py', "['fsdp' if i == axis", "[None if i == axis",
            'tests/test_sharding.py::test_bytes_fall_with_the_number_of_devices'),
     parts=('stp_jax/parts.py', 'jax.tree.map(lambda x: x / count, total)', 'total',
            'tests/test_sharding.py::test_parts_of_a_batch_give_its_gradient'),

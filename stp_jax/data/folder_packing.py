@@ -21,26 +21,21 @@ _NEAR = 0.01  # of a pixel: coordinates that differ by less are the same
 class Packing:
   """physical = value * scale + offset, but for the values `missing`; by the CF conventions.
 
-  Attributes:
-    unsigned: integers that are stored in the signed type of their width.
+  Of values of their true type, see `folder_packed`.
   """
   scale: float = 1.0
   offset: float = 0.0
   missing: tuple[float, ...] = ()
-  unsigned: bool = False
 
   def __str__(self) -> str:
     none = f', missing {" ".join(f"{m:g}" for m in self.missing)}' if self.missing else ''
-    return (f'scale_factor {self.scale:g}, add_offset {self.offset:g}{none}'
-            f'{", unsigned" if self.unsigned else ""}')
+    return f'scale_factor {self.scale:g}, add_offset {self.offset:g}{none}'
 
   def decoded(self, frame: np.ndarray) -> np.ndarray:
     """float64 in units, NaN where there is no value."""
-    whole = frame.view(f'u{frame.itemsize}') if self.unsigned and frame.dtype.kind == 'i' else frame
-    value = whole.astype(np.float64)
-    for code in self.missing:  # either reading of its bits: no code is both
-      exact = np.asarray(code, frame.dtype) if frame.dtype.kind == 'f' else code
-      value[(frame == exact) | (whole == exact)] = np.nan
+    value = frame.astype(np.float64)
+    for code in self.missing:
+      value[frame == (np.asarray(code, frame.dtype) if frame.dtype.kind == 'f' else code)] = np.nan
     return value * self.scale + self.offset
 
 
@@ -55,9 +50,8 @@ def packing(attributes: Mapping[str, Any]) -> Packing:
   """What attributes of a variable say of its values; NaN always is a missing value."""
   first = lambda name: next(iter(_numbers(attributes.get(name))), 0.0)
   missing = _numbers(attributes.get('_FillValue')) + _numbers(attributes.get('missing_value'))
-  unsigned = text(attributes.get('_Unsigned')).lower() == 'true'
   return Packing(first('scale_factor') or 1.0, first('add_offset'),
-                 tuple(dict.fromkeys(m for m in missing if not np.isnan(m))), unsigned)
+                 tuple(dict.fromkeys(m for m in missing if not np.isnan(m))))
 
 
 def text(value) -> str:
@@ -168,7 +162,7 @@ class Files:
     self._code = code
     packings = {self._stated(p): n for p, n in reversed(self._packings.items())}
     one = next(iter(packings), Packing())
-    self._decode = len(packings) > 1 or len(one.missing) > 1 or one.unsigned
+    self._decode = len(packings) > 1 or len(one.missing) > 1
     found.units = self._units[0] if self._units else ''
     if any(a is not None for a in self._axes) and self.unplaced:
       found.notes.append(f'{len(self.unplaced)} files tell no coordinates ({self.unplaced[0]}): '

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stp_jax import prepare as cli
-from stp_jax.data import folder, folder_clips, folder_layout, folder_packing, folder_times
+from stp_jax.data import folder, folder_clips, folder_layout, folder_packed, folder_packing, folder_times
 from stp_jax.data.clip_store import StoreError
 from tests.data import own_frames
 
@@ -78,9 +78,10 @@ def test_files_of_one_packing_keep_their_integers(tmp_path):
 
 
 def test_what_attributes_say_of_values():
-  told = folder_packing.packing(
-      {'_FillValue': np.int8(-1), 'missing_value': [np.int8(-2)], '_Unsigned': 'true'})
-  frame = np.array([[0, 127, -128, -1, -2]], np.int8)
+  attributes = {'_FillValue': np.int8(-1), 'missing_value': [np.int8(-2)], '_Unsigned': 'true'}
+  packed = folder_packed.of(attributes, np.dtype(np.int8))
+  frame = packed(np.array([[0, 127, -128, -1, -2]], np.int8))
+  told = folder_packing.packing(packed.told(attributes))
   np.testing.assert_array_equal(told.decoded(frame), [[0, 127, 128, np.nan, np.nan]])
   assert folder_packing.packing({'_FillValue': np.nan}) == folder_packing.Packing()
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from stp_jax import prepare as cli
-from stp_jax.data import folder, folder_clips, folder_layout, folder_packed, folder_packing, folder_times
+from stp_jax.data import (
+    folder,
+    folder_clips,
+    folder_layout,
+    folder_packed,
+    folder_packing,
+    folder_times,
+)
 from stp_jax.data.clip_store import StoreError
 from tests.data import own_frames
 

@@ -44,7 +44,7 @@ class Forecast(base.Task):
                        f'{spec.shift:g} {spec.units}; choose another anchor')
     if spec.signed and config.model.anchor == 'none':
       self._check_range()
-    if config.task.loss_scale != 'none' and spec.signed:
+    if spec.signed and config.task.loss_scale != 'none':
       raise ValueError(f'{spec.name}: task.loss_scale={config.task.loss_scale} divides by a mean, '
                        'which may be 0 here, as values have both signs; set it to none')
 
